@@ -1,0 +1,236 @@
+"""Makes a Plan real: brings a lab up, applies the difference to one that runs, restores what was broken."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import signal
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from testbed.deploy import secrets as lab_secrets
+from testbed.deploy.readiness import await_ready, start_all
+from testbed.errors import DeployError
+from testbed.events import Observer, Step
+from testbed.plan import Node, Plan, Process, Ruleset
+from testbed.plan.diff import PlanDiff, diff
+from testbed.plan.store import from_json, to_json
+from testbed.runtime.base import NodeState, Runtime
+from testbed.wait import Deadline
+
+PLAN, UNFINISHED = "plan.json", "plan.unfinished"
+LOADERS: Mapping[str, tuple[str, ...]] = {
+    "nft": ("/usr/sbin/nft", "-f", "-"),
+    "iptables-restore": ("/usr/sbin/iptables-restore",),
+    "ip6tables-restore": ("/usr/sbin/ip6tables-restore",),
+}
+NFACCT = "/usr/sbin/nfacct"
+FRR_RELOAD = "/usr/lib/frr/frr-reload.py"
+
+
+def stored_plan(directory: Path) -> Plan | None:
+    """The Plan a running lab was made from; None when there is none, or when making it real did not end."""
+    if (directory / UNFINISHED).exists():
+        return None
+    try:
+        return from_json((directory / PLAN).read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def up(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, observer: Observer, keep: bool = False) -> PlanDiff:
+    """Make the Plan real and wait until it is ready.
+
+    Args:
+        directory: where the lab keeps its Plan and secrets (mode 0700).
+        timeout: seconds until everything must be ready.
+        keep: leave a lab that failed to start as it is, to look at.
+
+    Returns:
+        What was applied. A lab that was not there has every node added.
+
+    Raises:
+        DeployError, CommandError, NotReadyError: a new lab was taken down again (unless `keep`); one that was running
+            before stays, and the next `up` makes it anew.
+    """
+    old = stored_plan(directory) if runtime.exists() else None
+    if old is None:
+        runtime.destroy()
+    change = diff(old or Plan(plan.name), plan)
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        (directory / UNFINISHED).write_text("")
+        _Apply(plan, old, change, runtime, directory, Deadline(timeout), observer).run()
+    except BaseException:
+        if old is None and not keep:
+            with contextlib.suppress(DeployError):
+                runtime.destroy()
+        raise
+    (directory / PLAN).write_text(to_json(plan))
+    (directory / UNFINISHED).unlink()
+    return change
+
+
+@dataclasses.dataclass
+class _Apply:
+    plan: Plan
+    old: Plan | None
+    change: PlanDiff
+    runtime: Runtime
+    directory: Path
+    deadline: Deadline
+    observer: Observer
+
+    def run(self) -> None:
+        with self._step("secrets"):
+            self.contents = lab_secrets.contents(self.plan.nodes, lab_secrets.make(self.plan.secrets, self.directory))
+        with self._step("nodes"):
+            self.runtime.open()
+            before = self.runtime.state()
+            self._remove(before)
+            missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
+            self.runtime.create(missing, self.contents)
+        self.new = {node.name for node in missing}
+        kept = [node for node in self.plan.nodes if node.name not in self.new]
+        changed = {entry.new.name: entry.old for entry in self.change.changed if entry.new.name not in self.new}
+        with self._step("links"):
+            self._retract(changed)
+            self.runtime.program(self.plan.nodes, self.plan.links, fresh=not kept)
+        with self._step("rulesets"):
+            self._load_rulesets(changed)
+        with self._step("processes"):
+            self._rewrite(changed)
+            self._start(changed)
+        with self._step("convergence"):
+            await_ready(self.runtime, self.plan, self.deadline, self.observer)
+
+    @contextlib.contextmanager
+    def _step(self, name: str) -> Iterator[None]:
+        self.observer(Step(name))
+        start = time.monotonic()
+        yield
+        self.observer(Step(name, time.monotonic() - start))
+
+    def _remove(self, running: Mapping[str, NodeState]) -> None:
+        """End what is no longer wanted, and what must be made anew; the pods of such a node go with it."""
+        doomed = [node.name for node in self.change.removed]
+        doomed += [entry.new.name for entry in self.change.changed if entry.recreated]
+        self.runtime.remove([name for name in doomed if name in running])
+
+    def _retract(self, changed: Mapping[str, Node]) -> None:
+        """Take away what is no longer wanted of nodes that stay; of a link that moves, both ends go."""
+        moved = {(end.node, end.interface) for link in self.change.links_removed for end in (link.a, link.b)}
+        wanted = {
+            node.name: dataclasses.replace(
+                node, interfaces=tuple(entry for entry in node.interfaces if (node.name, entry.name) not in moved)
+            )
+            for node in self.plan.nodes
+        }
+        self.runtime.retract(list(changed.values()), wanted)
+
+    # --- netfilter ----------------------------------------------------------------------------------------------------
+
+    def _load_rulesets(self, changed: Mapping[str, Node]) -> None:
+        """Load the rulesets of nodes that are new, or whose rulesets changed; nodes side by side."""
+        due = [
+            node
+            for node in self.plan.nodes
+            if node.name in self.new or (node.name in changed and changed[node.name].rulesets != node.rulesets)
+        ]
+        with ThreadPoolExecutor(4) as pool:
+            for _ in pool.map(lambda node: self._load(node, changed.get(node.name)), due):
+                pass
+
+    def _load(self, node: Node, old: Node | None) -> None:
+        kept = {(entry.name, entry.tool, entry.vrf) for entry in node.rulesets}
+        for entry in old.rulesets if old else ():
+            if (entry.name, entry.tool, entry.vrf) not in kept:
+                self._unload(node.name, entry)
+        for entry in node.rulesets:
+            if old is None or entry not in old.rulesets:
+                self._load_one(node.name, entry)
+
+    def _load_one(self, node: str, entry: Ruleset) -> None:
+        if entry.tool == "nfacct":
+            known = self.runtime.run(node, entry.vrf, (NFACCT, "list"))
+            for name in entry.text.split():
+                if f" = {name};" not in known:
+                    self.runtime.run(node, entry.vrf, (NFACCT, "add", name))
+        else:
+            self.runtime.run(node, entry.vrf, LOADERS[entry.tool], entry.text)
+
+    def _unload(self, node: str, entry: Ruleset) -> None:
+        if entry.tool == "nft":
+            self.runtime.run(node, entry.vrf, LOADERS["nft"], f"delete table {entry.name}\n")
+        elif entry.tool != "nfacct":
+            tables = [line for line in entry.text.splitlines() if line.startswith("*")]
+            self.runtime.run(node, entry.vrf, LOADERS[entry.tool], "".join(f"{line}\nCOMMIT\n" for line in tables))
+
+    # --- files and programs ---------------------------------------------------------------------------------------------
+
+    def _rewrite(self, changed: Mapping[str, Node]) -> None:
+        """Write changed files, and have the programs that read them take them over."""
+        states = self.runtime.state()
+        for node in self.plan.nodes:
+            old = changed.get(node.name)
+            if old is None:
+                continue
+            self._stop_unwanted(old, node, states)
+            if old.files == node.files and old.directories == node.directories:
+                continue
+            gone = {file.path for file in old.files} - {file.path for file in node.files}
+            self.runtime.write(node, self.contents, sorted(gone))
+            before = {file.path: file for file in old.files}
+            fresh = {file.path for file in node.files if before.get(file.path) != file} | gone
+            for process in node.processes:
+                state = states[node.name].processes.get(process.name)
+                if fresh.intersection(process.files) and state is not None and state.running and process in old.processes:
+                    self._reload(node.name, process)
+
+    def _stop_unwanted(self, old: Node, node: Node, states: Mapping[str, NodeState]) -> None:
+        """End programs that are gone or are run in another way."""
+        for process in old.processes:
+            if process not in node.processes and process.name in states[node.name].processes:
+                self.runtime.stop(node.name, process.name)
+
+    def _reload(self, node: str, process: Process) -> None:
+        if process.reload == "hup":
+            self.runtime.signal(node, process.name, signal.SIGHUP)
+        elif process.reload == "bird":
+            self.runtime.run(node, None, process.reload_command)
+        elif process.reload == "vtysh":
+            config = process.files[0]
+            argv = ("/usr/bin/python3", FRR_RELOAD, "--reload", "--daemon", process.name, "--confdir", "/etc/frr", config)
+            self.runtime.run(node, process.vrf, argv)
+        else:
+            self.runtime.stop(node, process.name)
+
+    def _start(self, changed: Mapping[str, Node]) -> None:
+        """Start every program that should run and does not."""
+        states = self.runtime.state()
+        due: list[tuple[str, Process]] = []
+        for node in self.plan.nodes:
+            for process in node.processes:
+                state = states[node.name].processes.get(process.name)
+                if state is None or not state.running:
+                    due.append((node.name, process))
+        start_all(self.runtime, due, self.deadline, self.observer)
+
+
+def restored(change: PlanDiff, before: Mapping[str, NodeState], plan: Plan) -> Sequence[str]:
+    """Nodes and programs that should have run and did not, as `up` found them; for its report."""
+    found = []
+    added = {node.name for node in change.added}
+    for node in plan.nodes:
+        if node.name in added:
+            continue
+        if node.name not in before:
+            found.append(node.name)
+            continue
+        for process in node.processes:
+            state = before[node.name].processes.get(process.name)
+            if state is not None and not state.running:
+                found.append(f"{node.name}: {process.name}")
+    return found

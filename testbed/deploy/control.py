@@ -1,0 +1,138 @@
+"""Asks the routing daemons of a node over their own control sockets: no vtysh, no birdc, no process.
+
+Sources: FRR lib/vty.c (a command ends with NUL; the answer ends with three NULs and a status byte) and the BIRD user's
+guide, "Remote control" (numbered replies; a reply's last line has a space after its code).
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 2.0  # seconds a local daemon has to answer
+MAX_UNIX_PATH = 107  # unix(7)
+
+
+@dataclass(frozen=True, slots=True)
+class SessionState:
+    """A BGP session as a daemon sees it: `state` in RFC 4271's words, and what else helps to find the fault."""
+
+    state: str
+    detail: str = ""
+    prefixes: int = 0
+    uptime: str = ""
+
+    @property
+    def established(self) -> bool:
+        return self.state == "Established"
+
+
+class NoAnswerError(Exception):
+    """The daemon does not run, or does not answer (yet)."""
+
+
+def _connect(path: Path) -> socket.socket:
+    channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    channel.settimeout(TIMEOUT)
+    try:
+        channel.connect(str(path))
+    except OSError as error:
+        channel.close()
+        raise NoAnswerError(f"{path.name}: {error.strerror}") from None
+    return channel
+
+
+def frr(path: Path, command: str) -> str:
+    """The answer of an FRR daemon to a command of the enable mode.
+
+    Raises:
+        NoAnswerError: it does not answer.
+    """
+    with _connect(path) as channel:
+        try:
+            _frr_answer(channel, "enable")
+            return _frr_answer(channel, command)
+        except OSError as error:
+            raise NoAnswerError(f"{path.name}: {error}") from None
+
+
+def _frr_answer(channel: socket.socket, command: str) -> str:
+    channel.sendall(command.encode() + b"\0")
+    answer = bytearray()
+    while not (len(answer) >= 4 and answer[-4:-1] == b"\0\0\0"):
+        part = channel.recv(1 << 16)
+        if not part:
+            raise OSError("it hung up")
+        answer += part
+    return answer[:-4].decode(errors="replace")
+
+
+def frr_sessions(path: Path) -> dict[tuple[str | None, str], SessionState]:
+    """All BGP neighbours of a bgpd: (VRF, address) → state."""
+    try:
+        answer: dict[str, Any] = json.loads(frr(path, "show bgp vrf all neighbors json") or "{}")
+    except ValueError as error:
+        raise NoAnswerError(f"bgpd: {error}") from None
+    found = {}
+    for vrf, neighbours in answer.items():
+        if isinstance(neighbours, dict):
+            for address, facts in neighbours.items():
+                if isinstance(facts, dict) and "bgpState" in facts:
+                    found[None if vrf == "default" else vrf, address] = _frr_state(facts)
+    return found
+
+
+def _frr_state(facts: dict[str, Any]) -> SessionState:
+    reasons = [facts.get(key, "") for key in ("lastResetDueTo", "lastNotificationReason", "lastShutdownDescription")]
+    families = facts.get("addressFamilyInfo", {}).values()
+    return SessionState(
+        state=facts["bgpState"],
+        detail=", ".join(reason for reason in reasons if reason),
+        prefixes=sum(family.get("acceptedPrefixCounter", 0) for family in families),
+        uptime=facts.get("bgpTimerUpString", ""),
+    )
+
+
+def bird(path: Path, command: str) -> list[str]:
+    """The lines of a BIRD daemon's answer, without codes.
+
+    Raises:
+        NoAnswerError: it does not answer.
+    """
+    with _connect(path) as channel:
+        try:
+            stream = channel.makefile("rw", encoding="utf-8", errors="replace")
+            _bird_answer(stream)  # the greeting
+            stream.write(command + "\n")
+            stream.flush()
+            return _bird_answer(stream)
+        except OSError as error:
+            raise NoAnswerError(f"{path.name}: {error}") from None
+
+
+def _bird_answer(stream: Any) -> list[str]:
+    lines = []
+    for line in stream:
+        text = line.rstrip("\n")
+        if text[:4].isdigit():
+            lines.append(text[5:])
+            if text[4:5] == " ":
+                return lines
+        else:
+            lines.append(text[1:])
+    raise NoAnswerError("bird hung up")
+
+
+def bird_sessions(path: Path) -> dict[str, SessionState]:
+    """All BGP protocols of a BIRD: name → state ("show protocols" has name, proto, table, state, since, info)."""
+    found = {}
+    for line in bird(path, "show protocols"):
+        parts = line.split(None, 5)
+        if len(parts) >= 4 and parts[1] == "BGP":
+            info = parts[5].strip() if len(parts) > 5 else parts[3]
+            state, _, detail = info.partition(" ")
+            found[parts[0]] = SessionState(state, detail.strip(), uptime=parts[4] if len(parts) > 4 else "")
+    return found

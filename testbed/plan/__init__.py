@@ -1,0 +1,294 @@
+"""The Plan: what must exist, as plain data. It knows nothing of Kubernetes, Calico or VRF policy.
+
+Everything here is frozen, ordered and made of strings, numbers and tuples, so that two Plans can be printed,
+compared and stored. Addresses are text in CIDR form ("10.0.0.1/24"); tables are kernel table numbers (254 is
+`main`); a `vrf` of None means the node's default routing instance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+MAIN_TABLE = 254
+
+InterfaceKind = Literal["veth", "bridge", "loopback"]
+NodeKind = Literal["router", "host", "kubernetes", "pod"]
+RouteKind = Literal["unicast", "blackhole", "unreachable", "prohibit"]
+RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct"]
+SecretPart = Literal["private", "public"]
+Expectation = Literal["ok", "refused", "timeout", "unreachable"]
+Protocol = Literal["ssh", "http", "tcp", "udp", "icmp", "dns"]
+
+
+@dataclass(frozen=True, slots=True)
+class Interface:
+    """A network interface of a node.
+
+    Args:
+        name: kernel name, at most 15 characters.
+        kind: `veth` interfaces are one end of a Link; `loopback` is the namespace's own lo.
+        vrf: the routing instance it belongs to; None is the default one.
+        addresses: in CIDR form, in the order to be added.
+        mac: fixed hardware address; empty lets the kernel choose.
+        mtu: bytes; 0 keeps the kernel's default.
+        master: the bridge it is a port of; empty for none.
+    """
+
+    name: str
+    kind: InterfaceKind = "veth"
+    vrf: str | None = None
+    addresses: tuple[str, ...] = ()
+    mac: str = ""
+    mtu: int = 0
+    master: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Endpoint:
+    node: str
+    interface: str
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Link:
+    """A veth pair between two interfaces that the nodes declare."""
+
+    a: Endpoint
+    b: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A kernel route. `to` is a prefix in CIDR form; without `via` it is a link route by `dev`."""
+
+    to: str
+    via: str = ""
+    dev: str = ""
+    table: int = MAIN_TABLE
+    vrf: str | None = None
+    kind: RouteKind = "unicast"
+    metric: int = 0
+    source: str = ""
+    onlink: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """A policy routing rule (ip-rule(8)). Empty selectors match everything; `family` is 4 or 6."""
+
+    priority: int
+    table: int
+    family: int = 4
+    source: str = ""
+    destination: str = ""
+    fwmark: int = 0
+    fwmask: int = 0
+    iif: str = ""
+    vrf: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ruleset:
+    """Text for one of the netfilter loaders, which applies it in one transaction.
+
+    For `nfacct` the text is one accounting object name per line.
+    """
+
+    name: str
+    tool: RulesetTool
+    text: str
+    vrf: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """A part of a secret that is made at deploy time and never stands in the Plan."""
+
+    secret: str
+    part: SecretPart
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A file a node sees at `path`. `content` is text, or a reference to a secret of the lab."""
+
+    path: str
+    content: str | SecretRef
+    mode: int = 0o644
+    owner: str = "root"
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """When a process counts as ready.
+
+    Args:
+        kind: `listen` (a TCP socket listens on `port` in the process's namespace), `listen-udp`, `path` (a file or
+            socket exists at `path`), `running` (the process was started).
+    """
+
+    kind: Literal["running", "listen", "listen-udp", "path"] = "running"
+    port: int = 0
+    path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A program that runs in a node.
+
+    Args:
+        name: unique in the node; names its log.
+        argv: the command, its program as an absolute path.
+        env: pairs, added to a minimal environment.
+        vrf: the routing instance whose sockets it gets.
+        after: processes of the same node that must be ready before it is started.
+        reload: how a change of `files` is taken over: `restart`, or `vtysh` (FRR), `hup` (SIGHUP), `bird` (birdc configure).
+        reload_command: what is run in the node for `bird`.
+        files: paths whose change concerns this process; for `vtysh` the first is its configuration.
+    """
+
+    name: str
+    argv: tuple[str, ...]
+    env: tuple[tuple[str, str], ...] = ()
+    vrf: str | None = None
+    ready: Ready = Ready()
+    after: tuple[str, ...] = ()
+    reload: Literal["restart", "vtysh", "hup", "bird"] = "restart"
+    reload_command: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
+    directory: str = "/"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A set of namespaces (or a container) and all that is in it.
+
+    Args:
+        parent: for a pod, the node it runs on; its life ends with it.
+        vrfs: routing instances besides the default one.
+        sysctls: (key, value) pairs, keys with slashes below /proc/sys ("net/ipv4/ip_forward"), applied in order in
+            the default instance and in every VRF's where they exist there.
+        directories: (path, owner) pairs that must exist before any file or process.
+    """
+
+    name: str
+    kind: NodeKind
+    hostname: str = ""
+    parent: str = ""
+    vrfs: tuple[str, ...] = ()
+    interfaces: tuple[Interface, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+    rulesets: tuple[Ruleset, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+    directories: tuple[tuple[str, str], ...] = ()
+    files: tuple[File, ...] = ()
+    processes: tuple[Process, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class BgpSession:
+    """A session that must be Established, asked of `daemon` ("frr" or "bird") in `node`.
+
+    Args:
+        peer: the neighbour's address. peer_name: the neighbour in the user's words.
+        protocol: the name of the BIRD protocol; empty for FRR.
+        socket: path, in the node, of the daemon's control socket.
+    """
+
+    node: str
+    vrf: str | None
+    peer: str
+    peer_name: str
+    daemon: Literal["frr", "bird"]
+    socket: str
+    protocol: str = ""
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class ExpectedRoute:
+    """A route that BGP must have put into a node's kernel table."""
+
+    node: str
+    vrf: str | None
+    prefix: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A Kubernetes Service as `status` shows it."""
+
+    name: str
+    namespace: str
+    type: str
+    cluster_ips: tuple[str, ...]
+    ports: tuple[str, ...]
+    addresses: tuple[str, ...] = ()
+    endpoints: tuple[str, ...] = ()
+    announced_by: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """One question to the live network and the answer it must give, with every name resolved.
+
+    Args:
+        source: node or pod the probe starts in. address, port: what it connects to (port 0 for icmp).
+        seen_as: addresses any of which the server must have seen as its peer; empty: not checked.
+        answered_by: nodes or pods (hostnames) any of which must have answered; empty: not checked.
+        via: (node, vrf or None) that must have carried the flow's packets. not_via: that must not.
+        http_host, http_path, status: for http. command, output: for ssh (output must be contained).
+        forwarded_for: addresses any of which X-Forwarded-For must have held at the backend.
+        query, answer: for dns, a name and the address it must have.
+        timeout: seconds to wait for an answer, also before `timeout` is the verdict.
+    """
+
+    name: str
+    source: str
+    address: str
+    protocol: Protocol
+    port: int = 0
+    target: str = ""
+    expect: Expectation = "ok"
+    seen_as: tuple[str, ...] = ()
+    answered_by: tuple[str, ...] = ()
+    via: tuple[tuple[str, str | None], ...] = ()
+    not_via: tuple[tuple[str, str | None], ...] = ()
+    http_host: str = ""
+    http_path: str = "/"
+    status: int = 0
+    forwarded_for: tuple[str, ...] = ()
+    user: str = "root"
+    command: str = ""
+    output: str = ""
+    query: str = ""
+    answer: str = ""
+    timeout: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """All that must exist for one lab.
+
+    Args:
+        secrets: names of Ed25519 key pairs to make, random, per lab.
+        sessions, routes: what readiness waits for, besides the processes' own checks.
+    """
+
+    name: str
+    nodes: tuple[Node, ...] = ()
+    links: tuple[Link, ...] = ()
+    secrets: tuple[str, ...] = ()
+    sessions: tuple[BgpSession, ...] = ()
+    routes: tuple[ExpectedRoute, ...] = ()
+    services: tuple[Service, ...] = ()
+    flows: tuple[Flow, ...] = ()
+    description: str = field(default="")
+
+    def node(self, name: str) -> Node:
+        """The node of that name. Raises KeyError when there is none."""
+        for node in self.nodes:
+            if node.name == name:
+                return node
+        raise KeyError(name)

@@ -1,0 +1,182 @@
+"""The one door for processes. Argument lists only; a failure says what was run, where, and what it printed."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import subprocess
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from testbed.errors import CommandError, UnsupportedError
+
+CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
+CLONE_NEWPID, CLONE_NEWNET, CLONE_FS = 0x20000000, 0x40000000, 0x00000200
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
+
+_libc = ctypes.CDLL(None, use_errno=True)
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, slots=True)
+class Namespaces:
+    """Open descriptors of a node's namespaces (namespaces(7)), and its name for messages."""
+
+    node: str
+    net: int
+    mnt: int
+    uts: int
+    ipc: int
+    pid: int
+
+
+def _setns(descriptor: int, kind: int) -> None:
+    if _libc.setns(descriptor, kind) != 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"setns: {os.strerror(code)}")
+
+
+@contextlib.contextmanager
+def network_namespace(descriptor: int) -> Iterator[None]:
+    """Put the calling thread (only it) into a network namespace for the length of the block.
+
+    What is opened inside, a socket or a file below /proc/sys/net, stays in that namespace.
+    """
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        _setns(descriptor, CLONE_NEWNET)
+        try:
+            yield
+        finally:
+            _setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)
+
+
+def _inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
+    """Run `work` in a thread of its own that has entered the node; what it starts is in the node."""
+    results: list[_Result] = []
+    errors: list[BaseException] = []
+
+    def enter_and_work() -> None:
+        try:
+            # A thread may change its mount namespace only when it shares its root directory with no other (setns(2)).
+            if _libc.unshare(CLONE_FS) != 0:
+                raise OSError(ctypes.get_errno(), "unshare(CLONE_FS)")
+            _setns(namespaces.pid, CLONE_NEWPID)
+            _setns(namespaces.net, CLONE_NEWNET)
+            _setns(namespaces.uts, CLONE_NEWUTS)
+            _setns(namespaces.ipc, CLONE_NEWIPC)
+            _setns(namespaces.mnt, CLONE_NEWNS)
+            os.chdir("/")
+            results.append(work())
+        except BaseException as error:  # carried to the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=enter_and_work, name=f"in {namespaces.node}")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    stdin: str = "",
+    env: Mapping[str, str] | None = None,
+    namespaces: Namespaces | None = None,
+    timeout: float = 60.0,
+) -> str:
+    """Run a program to its end.
+
+    Args:
+        argv: the program and its arguments.
+        stdin: text it reads.
+        env: its whole environment; None for a minimal one.
+        namespaces: the node it runs in; None for the host.
+        timeout: seconds until it is killed.
+
+    Returns:
+        What it printed on standard output.
+
+    Raises:
+        CommandError: it ended with another status than 0, or took too long.
+        UnsupportedError: the program is not installed.
+    """
+
+    def work() -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - argument list, never a shell
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=dict(ENVIRONMENT if env is None else env),
+            timeout=timeout,
+            check=False,
+        )
+
+    where = namespaces.node if namespaces else ""
+    try:
+        done = _inside(namespaces, work) if namespaces else work()
+    except FileNotFoundError:
+        raise UnsupportedError(f"{argv[0]} is not installed") from None
+    except subprocess.TimeoutExpired:
+        raise CommandError(argv, -9, f"took longer than {timeout:g} s", where) from None
+    if done.returncode != 0:
+        raise CommandError(argv, done.returncode, done.stdout + done.stderr, where)
+    return done.stdout
+
+
+def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mapping[str, str] | None = None) -> int:
+    """Run a program on the caller's own terminal and streams; returns its exit status (128 + n for a signal).
+
+    Raises:
+        UnsupportedError: the program is not installed.
+    """
+    terminal = {"TERM": os.environ.get("TERM", "dumb")}
+
+    def work() -> int:
+        environment = dict(ENVIRONMENT | terminal if env is None else env)
+        with subprocess.Popen(list(argv), env=environment) as process:  # noqa: S603 - argument list, never a shell
+            while True:
+                try:
+                    return process.wait()
+                except KeyboardInterrupt:  # the program got it too, and decides
+                    continue
+
+    try:
+        status = _inside(namespaces, work) if namespaces else work()
+    except FileNotFoundError:
+        raise UnsupportedError(f"{argv[0]} is not installed") from None
+    return 128 - status if status < 0 else status
+
+
+def start_detached(argv: Sequence[str]) -> None:
+    """Start a program that outlives us, in a session of its own, and wait until its first process says it is ready.
+
+    Raises:
+        CommandError: it ended with another status than 0; the program puts itself into the background when ready.
+    """
+    done = subprocess.run(  # noqa: S603 - argument list, never a shell
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+        start_new_session=True,
+        check=False,
+        close_fds=True,
+    )
+    if done.returncode != 0:
+        raise CommandError(argv, done.returncode, done.stderr)

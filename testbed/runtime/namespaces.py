@@ -1,0 +1,247 @@
+"""Programs network namespaces, whoever made them: links, addresses, routes, rules, sysctls.
+
+Everything is asserted, not assumed: programming what is there already changes nothing, so the same code brings a lab
+up, restores what was broken, and applies a difference.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import socket
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from testbed.errors import DeployError
+from testbed.plan import Interface, Link, Node
+from testbed.run import CLONE_NEWNET, network_namespace
+from testbed.runtime import netlink
+
+LOOPBACK = 1  # the index of lo in every namespace
+
+
+@dataclass
+class Network:
+    """One routing instance of a node: its namespace, a netlink socket in it, the indexes of its interfaces."""
+
+    node: Node
+    vrf: str | None
+    descriptor: int
+    netlink: netlink.Netlink
+    indexes: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def name(self) -> str:
+        return f"{self.node.name} (VRF {self.vrf})" if self.vrf else self.node.name
+
+    @property
+    def interfaces(self) -> list[Interface]:
+        return [interface for interface in self.node.interfaces if interface.vrf == self.vrf]
+
+
+def open_socket(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
+    """A socket in the network namespace behind `descriptor`; it stays there."""
+    with network_namespace(descriptor):
+        return socket.socket(family, kind, protocol)
+
+
+def open_netlink(descriptor: int, where: str) -> netlink.Netlink:
+    return netlink.Netlink(open_socket(descriptor, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE), where)
+
+
+class Networks:
+    """All routing instances of some nodes, opened for programming.
+
+    Args:
+        nodes: the nodes.
+        descriptor: (node name, vrf) → descriptor of the network namespace.
+    """
+
+    def __init__(self, nodes: Iterable[Node], descriptor: Callable[[str, str | None], int]) -> None:
+        self._networks: dict[tuple[str, str | None], Network] = {}
+        for node in nodes:
+            for vrf in (None, *node.vrfs):
+                fd = descriptor(node.name, vrf)
+                where = f"{node.name} (VRF {vrf})" if vrf else node.name
+                self._networks[node.name, vrf] = Network(node, vrf, fd, open_netlink(fd, where))
+
+    def __enter__(self) -> Networks:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for network in self._networks.values():
+            network.netlink.close()
+
+    def __iter__(self) -> Iterable[Network]:  # type: ignore[override]
+        return iter(self._networks.values())
+
+    def all(self) -> list[Network]:
+        return list(self._networks.values())
+
+    def of(self, node: str, interface: str) -> Network:
+        """The instance an interface of a node belongs to."""
+        plan = next(network.node for network in self._networks.values() if network.node.name == node)
+        vrf = next(entry.vrf for entry in plan.interfaces if entry.name == interface)
+        return self._networks[node, vrf]
+
+    def read(self) -> None:
+        """Learn which interfaces exist (a new lab has none but lo)."""
+        for network in self.all():
+            network.indexes = {name: index for name, (index, _) in network.netlink.links().items()}
+
+    # --- asserting ------------------------------------------------------------------------------------------------
+
+    def program(self, links: Sequence[Link]) -> None:
+        """Make everything of these nodes exist. `read` must have been called if anything may exist already.
+
+        Raises:
+            DeployError: naming what the kernel refused, and where.
+        """
+        for network in self.all():
+            network.indexes.setdefault("lo", LOOPBACK)
+            write_sysctls(network, general=True)
+        self._create_links(links)
+        for network in self.all():
+            self._create_bridges(network)
+            write_sysctls(network, general=False)
+            network.netlink.apply([*raise_links(network), *addresses(network)])
+        for network in self.all():
+            network.netlink.apply([*routes(network), *rules(network)])
+
+    def _create_links(self, links: Sequence[Link]) -> None:
+        messages = []
+        for link in links:
+            a, b = self.of(link.a.node, link.a.interface), self.of(link.b.node, link.b.interface)
+            there = (link.a.interface in a.indexes, link.b.interface in b.indexes)
+            if all(there):
+                continue
+            if any(there):
+                raise DeployError(f"one end of the link {link.a.node} – {link.b.node} is in the way: remove it first")
+            indexes = (self._claim(a, link.a.interface), self._claim(b, link.b.interface))
+            mtu = next(entry.mtu for entry in a.interfaces if entry.name == link.a.interface)
+            messages.append(
+                netlink.new_veth(
+                    link.a.interface, indexes[0], a.descriptor, link.b.interface, indexes[1], b.descriptor, mtu
+                )
+            )
+        if messages:
+            with scratch_netlink() as channel:
+                channel.apply(messages)
+
+    def _claim(self, network: Network, name: str) -> int:
+        """The next free index. Choosing it ourselves saves asking for it."""
+        index = max(network.indexes.values(), default=LOOPBACK) + 1
+        network.indexes[name] = index
+        return index
+
+    def _create_bridges(self, network: Network) -> None:
+        bridges = [entry.name for entry in network.interfaces if entry.kind == "bridge" and entry.name not in network.indexes]
+        network.netlink.apply([netlink.new_bridge(name, self._claim(network, name)) for name in bridges])
+
+
+def scratch_netlink() -> netlink.Netlink:
+    """A netlink socket in a namespace of its own, which goes when the socket is closed.
+
+    Links between namespaces are made from there: a request that names an interface index would otherwise be taken
+    for one about the interface of that index in the socket's own namespace.
+    """
+    own = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
+    libc = ctypes.CDLL(None, use_errno=True)
+    try:
+        if libc.unshare(CLONE_NEWNET) != 0:
+            raise DeployError(f"a new network namespace was refused: {os.strerror(ctypes.get_errno())}")
+        try:
+            channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+        finally:
+            libc.setns(own, CLONE_NEWNET)
+    finally:
+        os.close(own)
+    return netlink.Netlink(channel, "links")
+
+
+def raise_links(network: Network) -> list[netlink.Message]:
+    return [
+        netlink.set_link(
+            network.indexes[entry.name],
+            entry.name,
+            master=network.indexes[entry.master] if entry.master else 0,
+            mac=entry.mac,
+            mtu=entry.mtu,
+        )
+        for entry in sorted(network.interfaces, key=lambda entry: entry.kind != "bridge")
+        if entry.kind != "loopback"
+    ]
+
+
+def addresses(network: Network) -> list[netlink.Message]:
+    return [
+        netlink.add_address(network.indexes[entry.name], address)
+        for entry in network.interfaces
+        for address in entry.addresses
+    ]
+
+
+def routes(network: Network) -> list[netlink.Message]:
+    return [
+        netlink.add_route(route, network.indexes[route.dev] if route.dev else 0)
+        for route in network.node.routes
+        if route.vrf == network.vrf
+    ]
+
+
+def rules(network: Network) -> list[netlink.Message]:
+    return [netlink.add_rule(rule) for rule in network.node.rules if rule.vrf == network.vrf]
+
+
+def write_sysctls(network: Network, *, general: bool) -> None:
+    """Write the node's sysctls: the general ones (before links exist), or those of single interfaces.
+
+    Raises:
+        DeployError: naming the key the kernel does not have or whose value it refused.
+    """
+    names = {entry.name for entry in network.node.interfaces}
+    own = {entry.name for entry in network.interfaces}
+    with network_namespace(network.descriptor):
+        for key, value in network.node.sysctls:
+            interface = next((part for part in key.split("/") if part in names), "")
+            if (not interface) is general and (not interface or interface in own):
+                try:
+                    Path("/proc/sys", key).write_text(value)
+                except OSError as error:
+                    raise DeployError(f"{network.name}: sysctl {key} = {value}: {error.strerror}") from None
+
+
+# --- taking away ------------------------------------------------------------------------------------------------------
+
+
+def retract(old: Network, new: Node) -> None:
+    """Take away what `old.node` had in this instance and `new` has not: rules, routes, addresses, links.
+
+    Args:
+        old: the instance, opened with the node as it was planned before; `indexes` as they are now.
+    """
+    messages: list[netlink.Message] = []
+    messages += [netlink.delete_rule(rule) for rule in old.node.rules if rule.vrf == old.vrf and rule not in new.rules]
+    for route in old.node.routes:
+        if route.vrf == old.vrf and not any(_same_place(route, other) for other in new.routes):
+            if not route.dev or route.dev in old.indexes:
+                messages.append(netlink.delete_route(route, old.indexes.get(route.dev, 0)))
+    wanted = {entry.name: entry for entry in new.interfaces if entry.vrf == old.vrf}
+    for entry in old.interfaces:
+        index = old.indexes.get(entry.name)
+        if index is None:
+            continue
+        if entry.name not in wanted:
+            if entry.kind != "loopback":
+                messages.append(netlink.delete_link(index, entry.name))
+            continue
+        gone = set(entry.addresses) - set(wanted[entry.name].addresses)
+        messages += [netlink.delete_address(index, address) for address in sorted(gone)]
+    old.netlink.apply(messages)
+
+
+def _same_place(a: object, b: object) -> bool:
+    """Whether adding b replaces a in the kernel: the key of a route is its prefix, table and metric."""
+    keys = ("to", "table", "metric", "vrf")
+    return all(getattr(a, key) == getattr(b, key) for key in keys)

@@ -1,0 +1,62 @@
+"""The one place that waits. A wait is for events: descriptors that become readable; where the kernel offers none
+(a socket that starts to listen in another namespace, a daemon's session), the condition is asked again after a short
+pause that grows."""
+
+from __future__ import annotations
+
+import select
+import time
+from collections.abc import Callable, Iterable
+from typing import Protocol
+
+FIRST_PAUSE = 0.01
+LAST_PAUSE = 0.1
+
+
+class Readable(Protocol):
+    def fileno(self) -> int: ...
+
+
+class Deadline:
+    """A point in time `seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._start = time.monotonic()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since it was set."""
+        return time.monotonic() - self._start
+
+    @property
+    def left(self) -> float:
+        """Seconds left; 0 when it has passed."""
+        return max(0.0, self.seconds - self.elapsed)
+
+    @property
+    def passed(self) -> bool:
+        return self.left == 0.0
+
+
+def until(done: Callable[[], bool], deadline: Deadline, wake: Iterable[Readable] = ()) -> bool:
+    """Ask `done` until it is true or the deadline has passed; returns its last answer.
+
+    Args:
+        done: the condition; must be cheap.
+        deadline: when to give up.
+        wake: descriptors whose readability is a reason to ask at once. `done` must read them.
+    """
+    pause = FIRST_PAUSE
+    watched = list(wake)
+    while not done():
+        if deadline.passed:
+            return False
+        woken = select.select(watched, [], [], min(pause, deadline.left))[0]
+        pause = FIRST_PAUSE if woken else min(pause * 1.5, LAST_PAUSE)
+    return True
+
+
+def readable(descriptors: Iterable[Readable], seconds: float) -> list[Readable]:
+    """Those of the descriptors that are readable, waiting up to `seconds` for the first."""
+    return select.select(list(descriptors), [], [], seconds)[0]
