@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
-import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ from testbed.compile import compile_lab
 from testbed.deploy import apply
 from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import log_path, sessions
-from testbed.errors import InputError, NoSuchLabError, NoSuchNodeError, Problem, ProbeError
+from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeError, Problem, ProbeError
 from testbed.events import Observer, ignore
 from testbed.load.explain import suggest
 from testbed.load.lab import load
@@ -136,16 +136,13 @@ class Session:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        """One `up` of a lab at a time; a second one waits for the first."""
-        lock = Path("/run/lock") / f"testbed-{self.name}"
-        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        """One `up` of a lab at a time. The lock is an abstract socket (unix(7)): no file, gone with its process."""
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
+            try:
+                lock.bind(f"\0testbed/{self.name}")
+            except OSError:
+                raise DeployError(f"another `testbed up` of lab {self.name} is at work") from None
             yield
-        finally:
-            with contextlib.suppress(OSError):
-                lock.unlink()
-            os.close(descriptor)
 
     # --- questions --------------------------------------------------------------------------------------------------
 
@@ -201,12 +198,10 @@ class Session:
         return verdicts
 
     def _remember(self, verdicts: Sequence[Verdict]) -> None:
-        from time import time
-
         kept = {verdict.flow: verdict for verdict in self.last_verdicts()}
         for verdict in verdicts:
             kept[verdict.flow.name] = LastVerdict(
-                verdict.flow.name, verdict.passed, verdict.answer.outcome, tuple(verdict.reasons), time()
+                verdict.flow.name, verdict.passed, verdict.answer.outcome, tuple(verdict.reasons), time.time()
             )
         text = json.dumps([dataclasses.asdict(verdict) for verdict in kept.values()])
         (self.directory / VERDICTS).write_text(text)

@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed.deploy import secrets as lab_secrets
-from testbed.deploy.readiness import await_ready, start_all
+from testbed.deploy.readiness import Starter, await_ready
 from testbed.errors import DeployError
 from testbed.events import Observer, Step
 from testbed.plan import Node, Plan, Process, Ruleset
@@ -68,6 +68,7 @@ def up(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, observe
             with contextlib.suppress(DeployError):
                 runtime.destroy()
         raise
+    (directory / PLAN).touch(mode=0o600)  # it holds passwords of BGP sessions
     (directory / PLAN).write_text(to_json(plan))
     (directory / UNFINISHED).unlink()
     return change
@@ -93,18 +94,26 @@ class _Apply:
             missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
             self.runtime.create(missing, self.contents)
         self.new = {node.name for node in missing}
-        kept = [node for node in self.plan.nodes if node.name not in self.new]
         changed = {entry.new.name: entry.old for entry in self.change.changed if entry.new.name not in self.new}
+        reloads = self._rewrite(changed)
+        starter = Starter(self.runtime, self._due(), self.observer)
+        # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
+        routing = {session.node for session in self.plan.sessions}
+        starter.step(routing)
         with self._step("links"):
             self._retract(changed)
-            self.runtime.program(self.plan.nodes, self.plan.links, fresh=not kept)
-        with self._step("rulesets"):
-            self._load_rulesets(changed)
+            self.runtime.program(self.plan.nodes, self.plan.links, fresh=len(self.new) == len(self.plan.nodes))
+        with self._step("rulesets"), ThreadPoolExecutor(1) as beside:
+            loading = beside.submit(self._load_rulesets, changed)
+            starter.start(self.deadline, routing)
+            loading.result()
         with self._step("processes"):
-            self._rewrite(changed)
-            self._start(changed)
+            for node, process in reloads:
+                self._reload(node, process)
+            starter.start(self.deadline)
         with self._step("convergence"):
             await_ready(self.runtime, self.plan, self.deadline, self.observer)
+            starter.finish(self.deadline)
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -170,9 +179,10 @@ class _Apply:
 
     # --- files and programs ---------------------------------------------------------------------------------------------
 
-    def _rewrite(self, changed: Mapping[str, Node]) -> None:
-        """Write changed files, and have the programs that read them take them over."""
-        states = self.runtime.state()
+    def _rewrite(self, changed: Mapping[str, Node]) -> list[tuple[str, Process]]:
+        """Write changed files and end unwanted programs; returns the running programs that must take files over."""
+        states = self.runtime.state() if changed else {}
+        reloads: list[tuple[str, Process]] = []
         for node in self.plan.nodes:
             old = changed.get(node.name)
             if old is None:
@@ -187,7 +197,11 @@ class _Apply:
             for process in node.processes:
                 state = states[node.name].processes.get(process.name)
                 if fresh.intersection(process.files) and state is not None and state.running and process in old.processes:
-                    self._reload(node.name, process)
+                    if process.reload == "restart":
+                        self.runtime.stop(node.name, process.name)
+                    else:
+                        reloads.append((node.name, process))
+        return reloads
 
     def _stop_unwanted(self, old: Node, node: Node, states: Mapping[str, NodeState]) -> None:
         """End programs that are gone or are run in another way."""
@@ -196,19 +210,18 @@ class _Apply:
                 self.runtime.stop(node.name, process.name)
 
     def _reload(self, node: str, process: Process) -> None:
+        """Have a running program take over its changed files."""
         if process.reload == "hup":
             self.runtime.signal(node, process.name, signal.SIGHUP)
         elif process.reload == "bird":
             self.runtime.run(node, None, process.reload_command)
-        elif process.reload == "vtysh":
+        else:
             config = process.files[0]
             argv = ("/usr/bin/python3", FRR_RELOAD, "--reload", "--daemon", process.name, "--confdir", "/etc/frr", config)
             self.runtime.run(node, process.vrf, argv)
-        else:
-            self.runtime.stop(node, process.name)
 
-    def _start(self, changed: Mapping[str, Node]) -> None:
-        """Start every program that should run and does not."""
+    def _due(self) -> list[tuple[str, Process]]:
+        """Every program that should run and does not."""
         states = self.runtime.state()
         due: list[tuple[str, Process]] = []
         for node in self.plan.nodes:
@@ -216,7 +229,7 @@ class _Apply:
                 state = states[node.name].processes.get(process.name)
                 if state is None or not state.running:
                     due.append((node.name, process))
-        start_all(self.runtime, due, self.deadline, self.observer)
+        return due
 
 
 def restored(change: PlanDiff, before: Mapping[str, NodeState], plan: Plan) -> Sequence[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from testbed.deploy import control
@@ -16,39 +16,81 @@ from testbed.wait import Deadline, until
 TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 
-def start_all(runtime: Runtime, wanted: Sequence[tuple[str, Process]], deadline: Deadline, observer: Observer) -> None:
-    """Start programs, each as soon as those it comes after are ready, and wait until all are.
+class Starter:
+    """Starts programs, each as soon as those it comes after are ready.
 
-    Raises:
-        NotReadyError: naming the programs that did not get ready, and how those that ended did.
+    Args:
+        wanted: (node, program) in the order in which they are to be started.
     """
-    waiting = list(wanted)
-    started: list[tuple[str, Process]] = []
-    ready: set[tuple[str, str]] = {
-        (node, name) for node, state in runtime.state().items() for name, process in state.processes.items() if process.running
-    }
-    ready -= {(node, process.name) for node, process in wanted}
 
-    def progress() -> bool:
-        due = [(node, process) for node, process in waiting if all((node, name) in ready for name in process.after)]
-        runtime.start(due)
+    def __init__(self, runtime: Runtime, wanted: Sequence[tuple[str, Process]], observer: Observer) -> None:
+        self._runtime, self._observer = runtime, observer
+        self._total = len(wanted)
+        self._waiting = list(wanted)
+        self._started: list[tuple[str, Process]] = []
+        self._ready: set[tuple[str, str]] = set()
+        named = {(node, process.name) for node, process in wanted}
+        for node, state in runtime.state().items():
+            self._ready |= {(node, name) for name, process in state.processes.items() if process.running}
+        self._ready -= named
+
+    def step(self, nodes: Container[str] | None = None) -> bool:
+        """Start what can be started now; returns whether every program has been.
+
+        Args:
+            nodes: only programs of these.
+        """
+        waiting = [entry for entry in self._waiting if nodes is None or entry[0] in nodes]
+        if waiting:
+            self._look()
+        due = [(node, process) for node, process in waiting if all((node, name) in self._ready for name in process.after)]
+        self._runtime.start(due)
         for entry in due:
-            waiting.remove(entry)
-            started.append(entry)
-        states = runtime.state()
-        for node, process in list(started):
-            if process_ready(runtime, states, node, process):
-                started.remove((node, process))
-                ready.add((node, process.name))
-        missing = tuple(f"{node}: {process.name}" for node, process in (*started, *waiting))
-        observer(Awaited("processes", missing, len(wanted)))
-        ended = [entry for entry in started if _ended(states, *entry)]
-        return not missing or bool(ended)
+            self._waiting.remove(entry)
+        self._started += due
+        return len(waiting) == len(due)
 
-    until(progress, deadline)
-    if started or waiting:
-        states = runtime.state()
-        raise NotReadyError(deadline.elapsed, [_process_state(runtime, states, *entry) for entry in (*started, *waiting)])
+    def _look(self) -> None:
+        """Note which of the started programs have become ready."""
+        if not self._started:
+            return
+        states = self._runtime.state()
+        for node, process in list(self._started):
+            if process_ready(self._runtime, states, node, process):
+                self._started.remove((node, process))
+                self._ready.add((node, process.name))
+        if ended := [entry for entry in self._started if _ended(states, *entry)]:
+            raise NotReadyError(0, [_process_state(self._runtime, states, *entry) for entry in ended])
+
+    def start(self, deadline: Deadline, nodes: Container[str] | None = None) -> None:
+        """Start all programs (of some nodes), waiting for those that others come after.
+
+        Raises:
+            NotReadyError: naming the programs that did not get so far, and how those that ended did.
+        """
+        self._await(lambda: self.step(nodes), deadline)
+
+    def finish(self, deadline: Deadline) -> None:
+        """Wait until every program is ready. Raises NotReadyError like `start`."""
+
+        def done() -> bool:
+            self.step()
+            self._look()
+            return not (self._started or self._waiting)
+
+        self._await(done, deadline)
+
+    def _await(self, done: Callable[[], bool], deadline: Deadline) -> None:
+        def told() -> bool:
+            answer = done()
+            missing = tuple(f"{node}: {process.name}" for node, process in (*self._started, *self._waiting))
+            self._observer(Awaited("processes", missing, self._total))
+            return answer
+
+        if not until(told, deadline):
+            states = self._runtime.state()
+            left = (*self._started, *self._waiting)
+            raise NotReadyError(deadline.elapsed, [_process_state(self._runtime, states, *entry) for entry in left])
 
 
 def process_ready(runtime: Runtime, states: dict[str, NodeState], node: str, process: Process) -> bool:

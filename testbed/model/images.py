@@ -15,8 +15,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from testbed.model.base import Located, Model
 from testbed.model.workloads import AbsolutePath, FieldPath, FileMode, PortNumber, VariableName
-from testbed.plan import SecretPart
 
+SecretPart = Literal["private", "public"]
 Role = Literal["", "echo", "ssh", "ingress-nginx", "dns"]
 
 # A host has a dot or a port, or is localhost (distribution/reference: splitDockerDomain).

@@ -73,9 +73,6 @@ class Networks:
         for network in self._networks.values():
             network.netlink.close()
 
-    def __iter__(self) -> Iterable[Network]:  # type: ignore[override]
-        return iter(self._networks.values())
-
     def all(self) -> list[Network]:
         return list(self._networks.values())
 

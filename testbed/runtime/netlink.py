@@ -284,7 +284,7 @@ class Netlink:
     def _dump(self, kind: type, type_: int, **fields: Any) -> list[Any]:
         message = _message(kind, type_, NLM_F_DUMP, "dump", **fields)
         self._socket.send(self._encode(message))
-        found = []
+        found: list[Any] = []
         while True:
             for answer, sequence, body in _split(self._socket.recv(1 << 20), whole=True):
                 if sequence != self._sequence:

@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from testbed import run
+from testbed import run as door
 from testbed.errors import DeployError, NoSuchLabError, NoSuchNodeError
 from testbed.plan import Link, Node, Process
 from testbed.runtime.base import NodeState, ProcessState
@@ -38,7 +38,7 @@ class NetnsRuntime:
         self.directory = STATE / lab
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[run.Namespaces, dict[str, int], int]] = {}
+        self._open: dict[str, tuple[door.Namespaces, dict[str, int], int]] = {}
 
     # --- the lab --------------------------------------------------------------------------------------------------
 
@@ -51,7 +51,7 @@ class NetnsRuntime:
         if self._pids():
             raise DeployError(f"lab {self.lab} is half there (an interrupted start?): run `testbed down {self.lab}` first")
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        run.start_detached([sys.executable, "-I", "-S", str(SUPERVISOR), self.lab, str(self.directory)])
+        door.start_detached([sys.executable, "-I", "-S", str(SUPERVISOR), self.lab, str(self.directory)])
         if not self._connect():
             raise DeployError(f"the supervisor of lab {self.lab} started but does not answer")
 
@@ -202,16 +202,16 @@ class NetnsRuntime:
         namespaces = self.namespaces(node)
         if vrf:
             namespaces = dataclasses.replace(namespaces, net=self.network(node, vrf))
-        return run.run(argv, stdin=stdin, namespaces=namespaces)
+        return door.run(argv, stdin=stdin, namespaces=namespaces)
 
     # --- namespaces -----------------------------------------------------------------------------------------------
 
-    def _node(self, node: str) -> tuple[run.Namespaces, dict[str, int], int]:
+    def _node(self, node: str) -> tuple[door.Namespaces, dict[str, int], int]:
         if node not in self._open:
             answer, descriptors = self._ask("namespaces", node=node)
             net, mnt, uts, ipc, pid = descriptors[:5]
             vrfs = dict(zip(answer["vrfs"], descriptors[5:], strict=True))
-            self._open[node] = (run.Namespaces(node, net, mnt, uts, ipc, pid), vrfs, answer["pid"])
+            self._open[node] = (door.Namespaces(node, net, mnt, uts, ipc, pid), vrfs, int(answer["pid"]))
         return self._open[node]
 
     def _forget_open(self) -> None:
@@ -221,7 +221,7 @@ class NetnsRuntime:
                 os.close(descriptor)
         self._open.clear()
 
-    def namespaces(self, node: str) -> run.Namespaces:
+    def namespaces(self, node: str) -> door.Namespaces:
         return self._node(node)[0]
 
     def network(self, node: str, vrf: str | None) -> int:
@@ -236,7 +236,7 @@ class NetnsRuntime:
         return Path(f"/proc/{self._node(node)[2]}/root{path}")
 
     def socket(self, node: str, vrf: str | None, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        with run.network_namespace(self.network(node, vrf)):
+        with door.network_namespace(self.network(node, vrf)):
             return socket.socket(family, kind, protocol)
 
     def program(self, nodes: Sequence[Node], links: Sequence[Link], *, fresh: bool) -> None:

@@ -374,7 +374,10 @@ def _speaker(built: Built, name: str) -> tuple[list[plan.File], list[plan.Proces
     """MetalLB's speaker: FRR with the text the speaker writes, cut in two because each daemon reads a file of its own."""
     if not built.metallb_sessions(name):
         return [], []
-    text = metallb_frr.frr(built.object(name), built.metallb, built.announcements)
+    asns = dict.fromkeys(session.my_asn for session in built.metallb_sessions(name))
+    # FRR waits a second to batch updates (routers.SMALL_FABRIC); a speaker announces too little for that to pay.
+    extras = "".join(f"router bgp {asn}\n coalesce-time 0\nexit\n" for asn in asns)
+    text = metallb_frr.frr(built.object(name), built.metallb, built.announcements, extras)
     lines = text.splitlines()
     zebra = [line for line in lines if line.startswith(("hostname", "ip nht", "ipv6 nht"))]
     bgpd = [line for line in lines if not line.startswith(("ip nht", "ipv6 nht"))]
