@@ -16,7 +16,7 @@ from testbed.compile import compile_lab
 from testbed.deploy import apply
 from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import log_path, sessions
-from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeError, Problem, ProbeError
+from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeError, ProbeError, Problem
 from testbed.events import Observer, ignore
 from testbed.load.explain import suggest
 from testbed.load.lab import load
@@ -104,12 +104,12 @@ class Session:
             raise NoSuchLabError(f"lab {self.name} is not running: `testbed up {self.name}` starts it")
         found = apply.stored_plan(self.directory)
         if found is None:
-            raise NoSuchLabError(f"lab {self.name} is only half there: `testbed up` makes it anew, `testbed down` ends it")
+            raise NoSuchLabError(
+                f"lab {self.name} is only half there: `testbed up` makes it anew, `testbed down` ends it"
+            )
         return found
 
-    def up(
-        self, plan: Plan, *, timeout: float = TIMEOUT, observer: Observer = ignore, keep: bool = False
-    ) -> PlanDiff:
+    def up(self, plan: Plan, *, timeout: float = TIMEOUT, observer: Observer = ignore, keep: bool = False) -> PlanDiff:
         """Make the Plan real, or apply its difference to what runs; returns what was applied.
 
         See testbed.deploy.apply.up for arguments and errors.

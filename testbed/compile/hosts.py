@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from testbed import plan
+from testbed.compile.base import with_base
 from testbed.compile.kube.workloads import pods
 from testbed.compile.routers import ICMP_SYSCTLS, extra_sysctls, interfaces
 from testbed.compile.topology import Topology, gateway
@@ -36,7 +37,7 @@ def compile_host(lab: Lab, topology: Topology, images: Catalogue, name: str) -> 
         routes=tuple(_default_routes(lab, topology, name, node)),
         sysctls=(*SYSCTLS, *extra_sysctls(node.sysctls)),
         directories=directories,
-        files=files,
+        files=with_base(files, name, topology.addresses(name)),
         processes=processes,
     )
     return made, problems

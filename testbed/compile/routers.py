@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from testbed import plan
 from testbed.compile import frr, nft
+from testbed.compile.base import with_base
 from testbed.compile.bgp import Neighbour, Routing
 from testbed.compile.topology import End, Segment, Topology
 from testbed.errors import Problem
@@ -71,7 +72,7 @@ def compile_router(lab: Lab, topology: Topology, routing: Routing, name: str) ->
         rulesets=rulesets,
         sysctls=(*SYSCTLS, *extra_sysctls(node.sysctls)),
         directories=frr.DIRECTORIES,
-        files=tuple(files),
+        files=with_base(files, name, topology.addresses(name)),
         processes=frr.processes(daemons, namespace_vrfs=bool(vrfs)),
     ), problems
 

@@ -40,7 +40,9 @@ def stored_plan(directory: Path) -> Plan | None:
         return None
 
 
-def up(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, observer: Observer, keep: bool = False) -> PlanDiff:
+def up(
+    plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, observer: Observer, keep: bool = False
+) -> PlanDiff:
     """Make the Plan real and wait until it is ready.
 
     Args:
@@ -196,7 +198,12 @@ class _Apply:
             fresh = {file.path for file in node.files if before.get(file.path) != file} | gone
             for process in node.processes:
                 state = states[node.name].processes.get(process.name)
-                if fresh.intersection(process.files) and state is not None and state.running and process in old.processes:
+                if (
+                    fresh.intersection(process.files)
+                    and state is not None
+                    and state.running
+                    and process in old.processes
+                ):
                     if process.reload == "restart":
                         self.runtime.stop(node.name, process.name)
                     else:
@@ -217,7 +224,16 @@ class _Apply:
             self.runtime.run(node, None, process.reload_command)
         else:
             config = process.files[0]
-            argv = ("/usr/bin/python3", FRR_RELOAD, "--reload", "--daemon", process.name, "--confdir", "/etc/frr", config)
+            argv = (
+                "/usr/bin/python3",
+                FRR_RELOAD,
+                "--reload",
+                "--daemon",
+                process.name,
+                "--confdir",
+                "/etc/frr",
+                config,
+            )
             self.runtime.run(node, process.vrf, argv)
 
     def _due(self) -> list[tuple[str, Process]]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Container, Sequence
 from pathlib import Path
 
 from testbed.deploy import control
-from testbed.errors import NotReadyError, NoSuchNodeError
+from testbed.errors import NoSuchNodeError, NotReadyError
 from testbed.events import Awaited, Observer
 from testbed.plan import BgpSession, ExpectedRoute, Plan, Process
 from testbed.runtime.base import NodeState, Runtime
@@ -43,7 +43,9 @@ class Starter:
         waiting = [entry for entry in self._waiting if nodes is None or entry[0] in nodes]
         if waiting:
             self._look()
-        due = [(node, process) for node, process in waiting if all((node, name) in self._ready for name in process.after)]
+        due = [
+            (node, process) for node, process in waiting if all((node, name) in self._ready for name in process.after)
+        ]
         self._runtime.start(due)
         for entry in due:
             self._waiting.remove(entry)
@@ -155,7 +157,9 @@ def log_end(runtime: Runtime, node: str, process: str, lines: int = 5) -> str:
     return " / ".join(text.splitlines()[-lines:]) or "(empty)"
 
 
-def await_routes(runtime: Runtime, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer) -> list[ExpectedRoute]:
+def await_routes(
+    runtime: Runtime, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer
+) -> list[ExpectedRoute]:
     """Wait until every expected route is in its kernel table; returns those still missing at the deadline."""
     wanted: dict[tuple[str, str | None], set[str]] = {}
     for route in routes:

@@ -24,7 +24,9 @@ def _label(value: str) -> str:
 def _interface(value: str) -> str:
     """Linux dev_valid_name(): at most 15 bytes, no slash, no white space, not . or .. — and no colon."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", value) or value in ("all", "default", "lo"):
-        raise ValueError("not a legal interface name: letters, digits, '_', '-', '.', at most 15, not lo, all or default")
+        raise ValueError(
+            "not a legal interface name: letters, digits, '_', '-', '.', at most 15, not lo, all or default"
+        )
     return value
 
 
@@ -76,7 +78,9 @@ class Pool(Located):
 class Addressing(Located):
     """Where addresses come from that the lab file does not state."""
 
-    links: Pool = Field(default=Pool(ipv4="10.0.0.0/16", ipv6="fd00::/48"), description="point-to-point links: /31 and /127 each")
+    links: Pool = Field(
+        default=Pool(ipv4="10.0.0.0/16", ipv6="fd00::/48"), description="point-to-point links: /31 and /127 each"
+    )
     loopbacks: Pool = Field(default=Pool(ipv4="10.255.0.0/24"), description="routers' loopbacks and router ids")
 
 
@@ -142,7 +146,9 @@ class Host(_Node):
     image: str | None = Field(default=None, description="a program from the image catalogue that it runs")
     command: tuple[str, ...] = Field(default=(), description="replaces the image's own command")
     env: dict[str, str] = Field(default_factory=dict)
-    gateway: str = Field(default="", description="'none', or the router on one of its links that its default route uses")
+    gateway: str = Field(
+        default="", description="'none', or the router on one of its links that its default route uses"
+    )
 
 
 class KubernetesNode(_Node):
@@ -252,7 +258,9 @@ class Flow(Located):
     host: str = Field(default="", description="http: the Host header")
     path: str = Field(default="/", pattern="^/")
     status: int | None = Field(default=None, ge=100, le=599)
-    forwarded_for: Places = Field(default=(), description="http: whose address X-Forwarded-For must hold at the backend")
+    forwarded_for: Places = Field(
+        default=(), description="http: whose address X-Forwarded-For must hold at the backend"
+    )
     user: str = "root"
     command: str = Field(default="", description="ssh: what to run")
     output: str = Field(default="", description="ssh: what its output must contain")

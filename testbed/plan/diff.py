@@ -24,7 +24,9 @@ class NodeChange:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        return tuple(entry.name for entry in fields(Node) if getattr(self.old, entry.name) != getattr(self.new, entry.name))
+        return tuple(
+            entry.name for entry in fields(Node) if getattr(self.old, entry.name) != getattr(self.new, entry.name)
+        )
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,9 @@ def diff(old: Plan, new: Plan) -> PlanDiff:
         added=tuple(node for node in new.nodes if node.name not in before),
         removed=tuple(node for node in old.nodes if node.name not in after),
         changed=tuple(
-            NodeChange(before[node.name], node) for node in new.nodes if node.name in before and before[node.name] != node
+            NodeChange(before[node.name], node)
+            for node in new.nodes
+            if node.name in before and before[node.name] != node
         ),
         links_added=tuple(link for link in new.links if link not in old.links),
         links_removed=tuple(link for link in old.links if link not in new.links),
@@ -62,7 +66,9 @@ def describe(found: PlanDiff) -> list[str]:
         how = " (made anew)" if change.recreated else ""
         lines.append(f"~ node {change.new.name}{how}")
         for name in change.fields:
-            lines += [f"    {line}" for line in _field_lines(name, getattr(change.old, name), getattr(change.new, name))]
+            lines += [
+                f"    {line}" for line in _field_lines(name, getattr(change.old, name), getattr(change.new, name))
+            ]
     lines += [f"+ link {_link(link)}" for link in found.links_added]
     lines += [f"- link {_link(link)}" for link in found.links_removed]
     return lines

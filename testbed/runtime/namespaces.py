@@ -133,7 +133,9 @@ class Networks:
         return index
 
     def _create_bridges(self, network: Network) -> None:
-        bridges = [entry.name for entry in network.interfaces if entry.kind == "bridge" and entry.name not in network.indexes]
+        bridges = [
+            entry.name for entry in network.interfaces if entry.kind == "bridge" and entry.name not in network.indexes
+        ]
         network.netlink.apply([netlink.new_bridge(name, self._claim(network, name)) for name in bridges])
 
 
@@ -221,9 +223,9 @@ def retract(old: Network, new: Node) -> None:
     messages: list[netlink.Message] = []
     messages += [netlink.delete_rule(rule) for rule in old.node.rules if rule.vrf == old.vrf and rule not in new.rules]
     for route in old.node.routes:
-        if route.vrf == old.vrf and not any(_same_place(route, other) for other in new.routes):
-            if not route.dev or route.dev in old.indexes:
-                messages.append(netlink.delete_route(route, old.indexes.get(route.dev, 0)))
+        unwanted = route.vrf == old.vrf and not any(_same_place(route, other) for other in new.routes)
+        if unwanted and (not route.dev or route.dev in old.indexes):
+            messages.append(netlink.delete_route(route, old.indexes.get(route.dev, 0)))
     wanted = {entry.name: entry for entry in new.interfaces if entry.vrf == old.vrf}
     for entry in old.interfaces:
         index = old.indexes.get(entry.name)

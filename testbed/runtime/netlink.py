@@ -69,7 +69,9 @@ def _message(kind: type, type_: int, how: int, meaning: str, accepted: Sequence[
     return Message(message, meaning, tuple(accepted))
 
 
-def new_veth(name: str, index: int, namespace: int, peer: str, peer_index: int, peer_namespace: int, mtu: int) -> Message:
+def new_veth(
+    name: str, index: int, namespace: int, peer: str, peer_index: int, peer_namespace: int, mtu: int
+) -> Message:
     """A veth pair, each end created in its own namespace under its final name and index."""
     sizes = [("IFLA_MTU", mtu)] if mtu else []
     other = {
@@ -80,7 +82,7 @@ def new_veth(name: str, index: int, namespace: int, peer: str, peer_index: int, 
     info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", other)]})]}
     attrs = [("IFLA_IFNAME", name), ("IFLA_NET_NS_FD", namespace), *sizes, ("IFLA_LINKINFO", info)]
     return _message(
-        ifinfmsg, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, f"create link {name} – {peer}", index=index, attrs=attrs
+        ifinfmsg, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, f"create link {name} - {peer}", index=index, attrs=attrs
     )
 
 
@@ -128,7 +130,7 @@ def _address(type_: int, flags: int, verb: str, index: int, cidr: str, accepted:
 
 
 def add_address(index: int, cidr: str) -> Message:
-    """Add an address; for IPv6 without duplicate address detection (RFC 4862), which would hold it back for a second."""
+    """Add an address; IPv6 without duplicate address detection (RFC 4862), which would hold it back for a second."""
     return _address(RTM_NEWADDR, NLM_F_CREATE | NLM_F_EXCL, "add", index, cidr, [errno.EEXIST])
 
 
@@ -154,7 +156,9 @@ def _route(type_: int, flags: int, verb: str, route: Route, index: int, accepted
         rtmsg,
         type_,
         flags,
-        f"{verb} route {route.to}" + (f" via {route.via}" if route.via else "") + (f" dev {route.dev}" if route.dev else ""),
+        f"{verb} route {route.to}"
+        + (f" via {route.via}" if route.via else "")
+        + (f" dev {route.dev}" if route.dev else ""),
         accepted,
         family=socket.AF_INET if network.version == 4 else socket.AF_INET6,
         dst_len=network.prefixlen,
@@ -300,7 +304,10 @@ class Netlink:
 
     def links(self) -> dict[str, tuple[int, bool]]:
         """Interface name → (index, whether it is up)."""
-        return {link.get_attr("IFLA_IFNAME"): (link["index"], bool(link["flags"] & IFF_UP)) for link in self._dump(ifinfmsg, RTM_GETLINK)}
+        return {
+            link.get_attr("IFLA_IFNAME"): (link["index"], bool(link["flags"] & IFF_UP))
+            for link in self._dump(ifinfmsg, RTM_GETLINK)
+        }
 
     def addresses(self) -> set[tuple[int, str]]:
         """(interface index, address in CIDR form) of every address that is not link-local or loopback."""

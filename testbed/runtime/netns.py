@@ -49,7 +49,9 @@ class NetnsRuntime:
         if self._connect():
             return
         if self._pids():
-            raise DeployError(f"lab {self.lab} is half there (an interrupted start?): run `testbed down {self.lab}` first")
+            raise DeployError(
+                f"lab {self.lab} is half there (an interrupted start?): run `testbed down {self.lab}` first"
+            )
         self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         door.start_detached([sys.executable, "-I", "-S", str(SUPERVISOR), self.lab, str(self.directory)])
         if not self._connect():

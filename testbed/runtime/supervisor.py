@@ -22,6 +22,7 @@ import select
 import selectors
 import signal
 import socket
+import stat
 import struct
 import sys
 import termios
@@ -30,7 +31,16 @@ from typing import Any
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET = 0x20000000, 0x40000000
-MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 4096, 16384, 1 << 18
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = (
+    1,
+    2,
+    4,
+    8,
+    32,
+    4096,
+    16384,
+    1 << 18,
+)
 MNT_DETACH = 2
 PR_SET_NAME = 15
 
@@ -39,7 +49,20 @@ NAMESPACES = ("net", "mnt", "uts", "ipc")
 PRIVATE = ("/run", "/tmp", "/var/tmp", "/var/log", "/var/lib", "/dev/shm")
 # File systems that a node gets anew, or that hold nothing a node may see.
 PSEUDO = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/lib", "/boot")
-ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root", "LANG": "C.UTF-8"}
+# Linux Documentation/admin-guide/devices.txt
+DEVICES = {
+    "null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9), "tty": (5, 0),
+    "net/tun": (10, 200),
+}  # fmt: skip
+DEVICE_LINKS = {
+    "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}  # fmt: skip
+ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/root",
+    "LANG": "C.UTF-8",
+}
 HOLDER, NAMESPACES_READY = "holder", "namespaces"  # what is said while a node is made
 LOGS = "/var/log/testbed"
 
@@ -61,7 +84,9 @@ def setns(descriptor: int, flags: int) -> None:
 
 
 def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
-    result = libc.mount(source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None)
+    result = libc.mount(
+        source.encode(), target.encode(), kind.encode() or None, ctypes.c_ulong(flags), data.encode() or None
+    )
     checked(result, f"mount {kind or source} on {target}")
 
 
@@ -72,8 +97,10 @@ def other_mounts() -> list[str]:
     """Mount points of the host below /, apart from the pseudo file systems: a node sees them read-only."""
     with open("/proc/self/mountinfo") as table:
         points = [line.split()[4].encode().decode("unicode_escape") for line in table]
+
     def hidden(point: str) -> bool:
         return point == "/" or any(point == place or point.startswith(place + "/") for place in PSEUDO)
+
     return sorted({point for point in points if not hidden(point)})
 
 
@@ -88,9 +115,10 @@ def make_root(hostname: str) -> None:
     root = "/tmp/root"
     for point in below:
         if os.path.isdir(root + point):
-            mount(point, root + point, flags=MS_BIND | MS_REC)
-            mount("none", root + point, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
-    mount("/dev", root + "/dev", flags=MS_BIND | MS_REC)
+            with contextlib.suppress(OSError):  # some refuse even root (FUSE): such a place stays empty
+                mount(point, root + point, flags=MS_BIND)
+                mount("none", root + point, flags=MS_BIND | MS_REMOUNT | MS_RDONLY)
+    make_devices(root + "/dev")
     mount("proc", root + "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
     mount("sysfs", root + "/sys", "sysfs", MS_NOSUID | MS_NODEV | MS_NOEXEC | MS_RDONLY)
     protect_sysctls(root)
@@ -105,6 +133,20 @@ def make_root(hostname: str) -> None:
     os.makedirs(LOGS)
     os.makedirs("/run/lock")
     libc.sethostname(hostname.encode(), len(hostname.encode()))
+
+
+def make_devices(place: str) -> None:
+    """A /dev as a container's: the devices every program counts on, and none of the machine's own."""
+    mount("testbed", place, "tmpfs", MS_NOSUID, "mode=755")
+    for name, (major, minor) in DEVICES.items():
+        os.makedirs(os.path.dirname(f"{place}/{name}"), exist_ok=True)
+        os.mknod(f"{place}/{name}", 0o666 | stat.S_IFCHR, os.makedev(major, minor))
+        os.chmod(f"{place}/{name}", 0o666)
+    for name, target in DEVICE_LINKS.items():
+        os.symlink(target, f"{place}/{name}")
+    os.mkdir(f"{place}/pts")
+    mount("devpts", f"{place}/pts", "devpts", MS_NOSUID | MS_NOEXEC, "newinstance,ptmxmode=0666,mode=620,gid=5")
+    os.mkdir(f"{place}/shm")
 
 
 def protect_sysctls(root: str) -> None:
@@ -216,7 +258,11 @@ class Process:
 
     def describe(self) -> dict[str, Any]:
         return {
-            "argv": self.argv, "pid": self.host_pid, "started": self.started, "status": self.status, "ended": self.ended,
+            "argv": self.argv,
+            "pid": self.host_pid,
+            "started": self.started,
+            "status": self.status,
+            "ended": self.ended,
         }
 
 
@@ -416,11 +462,13 @@ class Supervisor:
 
     def files(self, request: dict[str, Any], _: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Write directories and files in a node; remove the paths in `remove`."""
+
         def work() -> None:
             write_files(request["directories"], request["files"])
             for path in request["remove"]:
                 if os.path.lexists(path):
                     os.unlink(path)
+
         self.in_node(self.node(request["node"]), work)
         return {}, []
 
@@ -431,7 +479,12 @@ class Supervisor:
         if pid == 0:
             try:
                 reset_child()
-                for name, flag in (("net", CLONE_NEWNET), ("uts", CLONE_NEWUTS), ("ipc", CLONE_NEWIPC), ("mnt", CLONE_NEWNS)):
+                for name, flag in (
+                    ("net", CLONE_NEWNET),
+                    ("uts", CLONE_NEWUTS),
+                    ("ipc", CLONE_NEWIPC),
+                    ("mnt", CLONE_NEWNS),
+                ):
                     setns(node.descriptors[name], flag)
                 work()
                 os._exit(0)
@@ -452,7 +505,7 @@ class Supervisor:
         """
         started = [self.start(program, received) for program in request["processes"]]
         errors = []
-        for program, (pid, pipe) in zip(request["processes"], started, strict=True):
+        for program, (_, pipe) in zip(request["processes"], started, strict=True):
             with os.fdopen(pipe, "rb") as stream:
                 text = stream.read().decode()
             if text:

@@ -9,6 +9,7 @@ from functools import cached_property
 
 from testbed import plan
 from testbed.compile import frr
+from testbed.compile.base import with_base
 from testbed.compile.kube import calico_bird, calico_check, ingress, metallb_frr, netfilter
 from testbed.compile.kube.calico_bgp import BgpCluster, BirdSession, bgp_node
 from testbed.compile.kube.calico_bgp import sessions as bird_sessions
@@ -293,7 +294,7 @@ def node_plan(built: Built, name: str) -> plan.Node:
         rulesets=(*_rulesets(built, proxy), *path.rulesets),
         sysctls=(*sysctls, *extra_sysctls(node.sysctls)),
         directories=programs.directories,
-        files=programs.files,
+        files=with_base(programs.files, name, (built.node_ips[name],)),
         processes=programs.processes,
     )
 
@@ -408,7 +409,7 @@ def pod_plans(built: Built) -> tuple[list[plan.Node], list[plan.Link]]:
                 routes=network.pod_routes,
                 sysctls=network.pod_sysctls,
                 directories=directories,
-                files=tuple(_files(built, pod)),
+                files=with_base(_files(built, pod), pod.hostname, built.addresses[pod.key]),
                 processes=tuple(_processes(built, pod, own=True)),
             )
         )
