@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import signal
 import subprocess
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,10 +38,14 @@ class Namespaces:
     pid: int
 
 
-def _setns(descriptor: int, kind: int) -> None:
-    if _libc.setns(descriptor, kind) != 0:
+def _checked(result: int, what: str) -> None:
+    if result != 0:
         code = ctypes.get_errno()
-        raise OSError(code, f"setns: {os.strerror(code)}")
+        raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def _setns(descriptor: int, kind: int) -> None:
+    _checked(_libc.setns(descriptor, kind), "setns")
 
 
 @contextlib.contextmanager
@@ -68,8 +73,7 @@ def _inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
     def enter_and_work() -> None:
         try:
             # A thread may change its mount namespace only when it shares its root directory with no other (setns(2)).
-            if _libc.unshare(CLONE_FS) != 0:
-                raise OSError(ctypes.get_errno(), "unshare(CLONE_FS)")
+            _checked(_libc.unshare(CLONE_FS), "unshare(CLONE_FS)")
             _setns(namespaces.pid, CLONE_NEWPID)
             _setns(namespaces.net, CLONE_NEWNET)
             _setns(namespaces.uts, CLONE_NEWUTS)
@@ -137,6 +141,23 @@ def run(
     return done.stdout
 
 
+@contextlib.contextmanager
+def _leave_keys_to_the_program() -> Iterator[None]:
+    """Ctrl-C and Ctrl-\\ go to every process of the terminal; the program decides what becomes of it, we wait for that.
+
+    A handler that does nothing, because "ignored" would be inherited by the program (execve(2)).
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread handles signals
+        return
+    before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGINT, signal.SIGQUIT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
 def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mapping[str, str] | None = None) -> int:
     """Run a program on the caller's own terminal and streams; returns its exit status (128 + n for a signal).
 
@@ -148,14 +169,11 @@ def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mappi
     def work() -> int:
         environment = dict(ENVIRONMENT | terminal if env is None else env)
         with subprocess.Popen(list(argv), env=environment) as process:  # noqa: S603 - argument list, never a shell
-            while True:
-                try:
-                    return process.wait()
-                except KeyboardInterrupt:  # the program got it too, and decides
-                    continue
+            return process.wait()
 
     try:
-        status = _inside(namespaces, work) if namespaces else work()
+        with _leave_keys_to_the_program():
+            status = _inside(namespaces, work) if namespaces else work()
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     return 128 - status if status < 0 else status

@@ -5,48 +5,45 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import os
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from testbed.compile import compile_lab
-from testbed.deploy import apply
+from testbed import run
+from testbed.deploy import apply, login
 from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import log_path, sessions
+from testbed.deploy.status import Outline, Status, take
 from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeError, ProbeError, Problem
 from testbed.events import Observer, ignore
-from testbed.load.explain import suggest
-from testbed.load.lab import load
-from testbed.plan import BgpSession, Flow, Plan
+from testbed.model.names import host_label
+from testbed.plan import BgpSession, Flow, Node, Plan
 from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
-from testbed.probe.result import Verdict
+from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
 from testbed.runtime.base import NodeState
 from testbed.runtime.netns import NetnsRuntime, labs
+from testbed.runtime.supervised import STATE
 
 RUNTIMES = ("netns",)
+LATER_RUNTIMES = ("docker", "containerlab")
 TIMEOUT = 60.0  # seconds until a lab must be ready
 VERDICTS = "verdicts.json"
-
-
-@dataclass(frozen=True, slots=True)
-class LastVerdict:
-    """How a flow ended when it was last asked; `when` is in seconds since the epoch."""
-
-    flow: str
-    passed: bool
-    outcome: str
-    reasons: tuple[str, ...]
-    when: float
 
 
 def running() -> list[str]:
     """The names of the labs that run on this machine."""
     return labs()
+
+
+def known() -> list[str]:
+    """The names of the labs of which anything is left on this machine, running or not: `Session.down` removes it."""
+    left = [entry.name for entry in STATE.iterdir() if entry.is_dir()] if STATE.is_dir() else []
+    return sorted({*running(), *left})
 
 
 def compiled(lab: str, name: str = "") -> Plan:
@@ -58,8 +55,52 @@ def compiled(lab: str, name: str = "") -> Plan:
     Raises:
         InputError: with everything that is wrong with the lab's files.
     """
+    from testbed.compile import compile_lab  # the models take a quarter of a second to import
+    from testbed.load.lab import load
+
     loaded = load(lab)
     return compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
+
+
+def _hint(word: str, choices: Iterable[str]) -> str:
+    from testbed.load.explain import suggest  # with the models, which most questions do without
+
+    return suggest(word, choices)
+
+
+def check(name: str, runtime: str = RUNTIMES[0]) -> None:
+    """Raise InputError when a lab cannot run under that name, or there is no such runtime."""
+    if runtime in LATER_RUNTIMES:
+        raise InputError([Problem(f"the runtime {runtime} is not supported yet", hint=f"use {', '.join(RUNTIMES)}")])
+    if runtime not in RUNTIMES:
+        raise InputError([Problem(f"no runtime {runtime!r}", hint=_hint(runtime, RUNTIMES))])
+    try:
+        host_label(name)
+    except ValueError as error:
+        raise InputError([Problem(f"{name!r} cannot be the name of a lab: {error}")]) from None
+
+
+def _meant(name: str, nodes: Iterable[str], pods: Sequence[str]) -> str:
+    """The pod that is meant by the beginning of its name, or the node or pod of just that name.
+
+    Raises:
+        NoSuchNodeError: there is none, or several pods' names begin so.
+    """
+    if name in nodes:
+        return name
+    for beginning in (f"{name}-", name):  # "client" is the client Deployment's pod, though there is "client2" too
+        alike = [pod for pod in pods if pod.startswith(beginning)]
+        if len(alike) == 1:
+            return alike[0]
+        if alike:
+            raise NoSuchNodeError(f"{name!r} could be any of {', '.join(alike)}")
+    raise NoSuchNodeError(f"no node {name!r} ({_hint(name, nodes)})")
+
+
+def planned_node(plan: Plan, name: str) -> Node:
+    """A node or pod of a Plan, named as `Session.node` names it. Raises NoSuchNodeError when there is none."""
+    nodes = {node.name: node for node in plan.nodes}
+    return nodes[_meant(name, nodes, [node.name for node in plan.nodes if node.parent])]
 
 
 class Session:
@@ -67,11 +108,13 @@ class Session:
 
     Args:
         name: of the lab. runtime: one of RUNTIMES.
+
+    Raises:
+        InputError: the name is no host name, or there is no such runtime.
     """
 
     def __init__(self, name: str, runtime: str = "netns") -> None:
-        if runtime not in RUNTIMES:
-            raise InputError([Problem(f"no runtime {runtime!r}", hint=suggest(runtime, RUNTIMES))])
+        check(name, runtime)
         self.name = name
         self.runtime = NetnsRuntime(name)
 
@@ -130,9 +173,11 @@ class Session:
 
     def diff(self, plan: Plan) -> PlanDiff:
         """What `up` with this Plan would change; against nothing when the lab does not run."""
-        old = apply.stored_plan(self.directory) if self.exists else None
-        plan = dataclasses.replace(plan, name=self.name)
-        return diff(old or Plan(self.name), plan)
+        return diff(self.stored(), dataclasses.replace(plan, name=self.name))
+
+    def stored(self) -> Plan:
+        """The Plan the running lab was made from; an empty one when it does not run, or not whole."""
+        return (apply.stored_plan(self.directory) if self.exists else None) or Plan(self.name)
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
@@ -156,22 +201,64 @@ class Session:
         """The state of every BGP session the Plan expects."""
         return sessions(self.runtime, self.plan.sessions)
 
+    def status(self) -> Status:
+        """Everything the Plan names, as it is now."""
+        plan = self.plan
+        return take(plan, self.runtime)
+
+    def outline(self) -> Outline:
+        """The lab in a few words. Cheap."""
+        states = self.nodes()
+        pods = sum(bool(state.parent) for state in states.values())
+        starts = [process.started for state in states.values() for process in state.processes.values()]
+        whole = (self.directory / apply.PLAN).exists() and not (self.directory / apply.UNFINISHED).exists()
+        return Outline(self.name, whole, len(states) - pods, pods, min(starts, default=0.0))
+
+    def log_files(self, node: str, process: str = "") -> dict[str, Path]:
+        """Program → the file that holds what it prints, for one program of a node or all of them.
+
+        Raises:
+            NoSuchNodeError: there is no such node or program.
+        """
+        state = self.node(node)
+        if process and process not in state.processes:
+            raise NoSuchNodeError(f"{state.name} runs no {process!r} ({_hint(process, state.processes)})")
+        chosen = [process] if process else list(state.processes)
+        return {name: self.runtime.path(state.name, log_path(name)) for name in chosen}
+
     def log(self, node: str, process: str) -> str:
         """What a program of a node has printed. Raises NoSuchNodeError when there is no such node or program."""
-        state = self.node(node)
-        if process not in state.processes:
-            raise NoSuchNodeError(f"{node} runs no {process!r} ({suggest(process, state.processes)})")
-        return self.runtime.path(state.name, log_path(process)).read_text(errors="replace")
+        return self.log_files(node, process)[process].read_text(errors="replace")
 
     def node(self, name: str) -> NodeState:
         """A node or pod by its name, or by the beginning of a pod's name when only one pod has it."""
         states = self.nodes()
         if name in states:
             return states[name]
-        alike = [entry for entry in states if entry.startswith(f"{name}-")]
-        if len(alike) == 1:
-            return states[alike[0]]
-        raise NoSuchNodeError(f"no node {name!r} ({suggest(name, alike or states)})")
+        return states[_meant(name, states, [entry for entry, state in states.items() if state.parent])]
+
+    # --- inside a node ----------------------------------------------------------------------------------------------
+
+    def attach(self, node: str, argv: Sequence[str], vrf: str | None = None) -> int:
+        """Run a program in a node or pod, on the caller's terminal and streams; returns its exit status.
+
+        Args:
+            vrf: the routing instance whose network it has; None: the default one.
+        """
+        name = self.node(node).name
+        namespaces = dataclasses.replace(self.runtime.namespaces(name), net=self.runtime.network(name, vrf))
+        return run.attach(argv, namespaces)
+
+    def ssh(self, node: str, through: Sequence[str], command: Sequence[str] = ()) -> int:
+        """A session of OpenSSH with a node or pod, on the caller's terminal; returns the client's exit status.
+
+        Args:
+            through: a command line that runs what is appended to it in the node. command: see deploy.login.client.
+        """
+        login.prepare(self.runtime, self.node(node).name, self.name, self.directory)
+        passed = {name: os.environ[name] for name in ("TERM", "PYTHONPATH") if name in os.environ}
+        argv = login.client(self.name, self.directory, through, command)
+        return run.attach(argv, env={**run.ENVIRONMENT, **passed})
 
     # --- flows ------------------------------------------------------------------------------------------------------
 
@@ -182,13 +269,18 @@ class Session:
         except OSError:
             return Secrets()
 
+    def flow_names(self) -> list[str]:
+        """The names of the Plan's flows, without reading the rest of it. Cheap."""
+        stored = json.loads((self.directory / apply.PLAN).read_text())
+        return [flow["name"] for flow in stored["flows"]]
+
     def chosen(self, names: Sequence[str] = ()) -> tuple[Flow, ...]:
         """The flows of these names; all when none is given. Raises ProbeError for an unknown one."""
         flows = self.plan.flows
         known = [flow.name for flow in flows]
         for name in names:
             if name not in known:
-                raise ProbeError(f"lab {self.name} has no flow {name!r} ({suggest(name, known)})")
+                raise ProbeError(f"lab {self.name} has no flow {name!r} ({_hint(name, known)})")
         return tuple(flow for flow in flows if not names or flow.name in names)
 
     def test(self, names: Sequence[str] = (), on_verdict: Callable[[Verdict], None] = lambda _: None) -> list[Verdict]:

@@ -1,14 +1,14 @@
-"""BGP sessions of the lab's routers, both ends from one statement, and who learns what by them."""
+"""BGP sessions of the lab's routers, both ends from one statement."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from testbed.compile.propagation import Key, Session, Speaker
-from testbed.compile.topology import Topology
+from testbed.compile.topology import End, Segment, Topology
 from testbed.errors import Position, Problem
-from testbed.model.lab import Lab, Router, Timers
+from testbed.model.lab import Lab, Router, RouterBgp, Timers
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Neighbour:
     """One neighbour in a router's configuration.
 
     Args:
-        name: the neighbour in the user's words. remote: the speaker at the other end.
-        asked_by: who states the session, for errors. multihop: the two are not on one subnet.
+        asn: the neighbour's. name: the neighbour in the user's words. remote: the speaker at the other end.
+        asked_by: who states the session, for errors. position: where that was written.
+        password: of TCP MD5 (RFC 2385); empty for none.
     """
 
     address: str
@@ -27,7 +28,6 @@ class Neighbour:
     asked_by: str
     timers: Timers
     password: str = ""
-    local_address: str = ""
     position: Position | None = None
 
     @property
@@ -46,22 +46,17 @@ class Routing:
     def connect(self, router: str, vrf: str | None, neighbour: Neighbour) -> list[Problem]:
         """Add a neighbour to a router; a router has one neighbour per address."""
         own = self.neighbours.setdefault((router, vrf), [])
-        for other in own:
-            if other.address == neighbour.address:
-                where = f" in VRF {vrf}" if vrf else ""
-                return [
-                    Problem(
-                        f"{router} would have two BGP neighbours with the address {neighbour.address}{where}: "
-                        f"{other.asked_by} and {neighbour.asked_by}",
-                        neighbour.position,
-                        "peer with another address of the router, or in another VRF",
-                    )
-                ]
+        if other := next((other for other in own if other.address == neighbour.address), None):
+            where = f" in VRF {vrf}" if vrf else ""
+            message = f"{router} would have two BGP neighbours with the address {neighbour.address}{where}"
+            hint = "peer with another address of the router, or in another VRF"
+            return [Problem(f"{message}: {other.asked_by} and {neighbour.asked_by}", neighbour.position, hint)]
         own.append(neighbour)
         return []
 
 
 def router_key(router: str, vrf: str | None) -> Key:
+    """The speaker that a router is in a routing instance."""
     return (router, vrf, "frr")
 
 
@@ -69,29 +64,40 @@ def link_sessions(lab: Lab, topology: Topology) -> Routing:
     """The sessions that links with `bgp: true` state, one per family that both ends have an address in."""
     routing = Routing()
     for segment in topology.segments:
-        if not segment.bgp:
-            continue
-        for index, a in enumerate(segment.ends):
-            for b in segment.ends[index + 1 :]:
-                for version in (4, 6):
-                    if not (a.address(version) and b.address(version)):
-                        continue
-                    for own, other in ((a, b), (b, a)):
-                        routing.connect(
-                            own.node,
-                            own.vrf,
-                            Neighbour(
-                                address=other.address(version),
-                                asn=_asn(lab, other.node),
-                                name=other.node,
-                                remote=router_key(other.node, other.vrf),
-                                asked_by=f"the link to {other.node}",
-                                timers=_timers(lab, own.node),
-                                position=segment.position,
-                            ),
-                        )
-                    routing.sessions.append(Session(router_key(a.node, a.vrf), router_key(b.node, b.vrf), version))
+        for a, b in _pairs(segment) if segment.bgp else ():
+            for version in (4, 6):
+                if not (a.address(version) and b.address(version)):
+                    continue
+                for own, other in ((a, b), (b, a)):
+                    # Segments of one VRF do not overlap, so no router has a neighbour twice.
+                    routing.connect(own.node, own.vrf, _neighbour(lab, segment, own, other, version))
+                routing.sessions.append(Session(router_key(a.node, a.vrf), router_key(b.node, b.vrf), version))
     return routing
+
+
+def _pairs(segment: Segment) -> Iterator[tuple[End, End]]:
+    for index, a in enumerate(segment.ends):
+        for b in segment.ends[index + 1 :]:
+            yield a, b
+
+
+def _neighbour(lab: Lab, segment: Segment, own: End, other: End, version: int) -> Neighbour:
+    return Neighbour(
+        address=other.address(version),
+        asn=_speaker(lab, other.node).asn,
+        name=other.node,
+        remote=router_key(other.node, other.vrf),
+        asked_by=f"the link to {other.node}",
+        timers=session_timers(lab, own.node),
+        position=segment.position,
+    )
+
+
+def _speaker(lab: Lab, name: str) -> RouterBgp:
+    node = lab.nodes[name]
+    assert isinstance(node, Router)
+    assert node.bgp is not None
+    return node.bgp
 
 
 def add_router_speakers(lab: Lab, topology: Topology, routing: Routing) -> None:
@@ -117,22 +123,31 @@ def originated(node: Router, name: str, topology: Topology, vrf: str | None) -> 
         yield from (route.to for route in node.routes if route.vrf == vrf)
 
 
-def _asn(lab: Lab, name: str) -> int:
-    node = lab.nodes[name]
-    assert isinstance(node, Router)
-    assert node.bgp is not None
-    return node.bgp.asn
-
-
-def _timers(lab: Lab, name: str) -> Timers:
-    node = lab.nodes[name]
-    assert isinstance(node, Router)
-    return (node.bgp.timers if node.bgp else None) or lab.bgp.timers
-
-
-def lab_timers(lab: Lab, router: str) -> Timers:
+def session_timers(lab: Lab, router: str) -> Timers:
     """The timers of a router's sessions."""
-    return _timers(lab, router)
+    return _speaker(lab, router).timers or lab.bgp.timers
+
+
+def router_id(topology: Topology, name: str, node: Router) -> str:
+    """A router's BGP identifier: as stated, else its IPv4 loopback; empty when it has neither."""
+    if node.bgp and node.bgp.router_id:
+        return node.bgp.router_id
+    return next((str(entry.ip) for entry in topology.loopbacks.get(name, ()) if entry.version == 4), "")
+
+
+def router_id_problems(lab: Lab, topology: Topology) -> Iterator[Problem]:
+    """Routers without a BGP identifier, and such that share one (RFC 6286 wants it unique within an AS)."""
+    owners: dict[str, str] = {}
+    for name, node in lab.nodes.items():
+        if not isinstance(node, Router) or node.bgp is None:
+            continue
+        own, place = router_id(topology, name, node), node.origin.at("bgp", "routerId")
+        if not own:
+            message = f"{name} has no BGP router id: addressing.loopbacks has no ipv4 address for it"
+            yield Problem(message, place, "add routerId: ADDRESS to its bgp")
+        elif own in owners:
+            yield Problem(f"{name} has the BGP router id {own}, which is {owners[own]}'s already", place)
+        owners.setdefault(own, name)
 
 
 def router_at(topology: Topology, lab: Lab, node: str, address: str) -> tuple[str, str | None, str] | None:
@@ -143,7 +158,3 @@ def router_at(topology: Topology, lab: Lab, node: str, address: str) -> tuple[st
             if other.address(version) == address and isinstance(lab.nodes[other.node], Router):
                 return other.node, other.vrf, own.address(version)
     return None
-
-
-def names(keys: Sequence[Key]) -> str:
-    return ", ".join(f"{node}{f' (VRF {vrf})' if vrf else ''}" for node, vrf, _ in keys)

@@ -2,311 +2,270 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from testbed import plan
+from testbed.compile.flow_places import WORKLOADS, PlaceError, each, object_name, place
 from testbed.compile.kube.cluster import Built, pod_node
 from testbed.compile.kube.instances import PodInstance
 from testbed.compile.topology import Topology
-from testbed.errors import Position, Problem
+from testbed.errors import Problem
 from testbed.load.explain import suggest
 from testbed.model import kube
-from testbed.model.lab import Flow, FlowTarget, Lab, Router
+from testbed.model.lab import Flow, FlowTarget, Lab
 from testbed.model.lab import Places as LabPlaces
 
 PORTS = {"ssh": 22, "http": 80, "dns": 53}
-WORKLOADS = {"deployment": "Deployment", "daemonset": "DaemonSet", "statefulset": "StatefulSet", "pod": "Pod"}
-
-
-class _CannotResolveError(Exception):
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
 
 
 @dataclass(frozen=True)
-class Places:
-    """All that a flow can name."""
+class _Destination:
+    """Where a flow goes: `what` it is in the user's words, `port` its only one (0: it has none, or several)."""
+
+    address: str
+    what: str
+    port: int = 0
+
+
+@dataclass(frozen=True)
+class _Places:
+    """All that a flow can name, and what is known of it in one family.
+
+    Args:
+        version: of IP, 4 or 6.
+    """
 
     lab: Lab
     topology: Topology
     built: Built | None
+    version: int
 
-    # --- words → places ---------------------------------------------------------------------------------------------
-
-    def target(self, text: str | FlowTarget) -> FlowTarget:
-        """A place in its long form."""
-        if isinstance(text, FlowTarget):
-            return text
-        kind, slash, name = text.partition("/")
-        if slash and kind in (*WORKLOADS, "service"):
-            return FlowTarget(**{kind: name})
-        if slash:
-            raise _CannotResolveError(f"{text!r} names no place", suggest(kind, [*WORKLOADS, "service"]))
-        try:
-            return FlowTarget(address=str(ipaddress.ip_address(text)))
-        except ValueError:
-            return FlowTarget(node=text)
+    # --- objects ----------------------------------------------------------------------------------------------------
 
     def pods(self, target: FlowTarget) -> list[PodInstance]:
         """The pods of a workload, of one node only when the target says so."""
-        kind = next((word for word in WORKLOADS if getattr(target, word)), "")
-        namespace, _, name = getattr(target, kind).rpartition("/")
-        if self.built is None:
-            raise _CannotResolveError(f"{kind}/{name}: the lab has no cluster")
-        namespace = namespace or "default"
-        found = [
-            pod
-            for pod in self.built.pods
-            if pod.namespace == namespace and pod.origin.kind == WORKLOADS[kind] and pod.origin.name == name
-        ]
+        word, text = target.pods
+        kind, (namespace, name) = WORKLOADS[word], object_name(text)
+        known = [pod for pod in self.built.pods if pod.origin.kind == kind] if self.built else []
+        found = [pod for pod in known if (pod.namespace, pod.origin.name) == (namespace, name)]
         if not found:
-            names = [pod.origin.name for pod in self.built.pods if pod.origin.kind == WORKLOADS[kind]]
-            raise _CannotResolveError(f"no {WORKLOADS[kind]} {name!r} with pods in namespace {namespace}", suggest(name, names))
+            names = [pod.origin.name for pod in known if pod.namespace == namespace]
+            raise PlaceError(f"no {kind} {name!r} with pods in namespace {namespace}", suggest(name, names))
         if target.node:
-            self.node(target.node)
             found = [pod for pod in found if pod.node_name == target.node]
             if not found:
-                raise _CannotResolveError(f"{kind}/{name} has no pod on {target.node}")
+                raise PlaceError(f"{kind} {name} has no pod on {target.node}")
         return found
 
-    def service(self, target: FlowTarget) -> kube.Service:
-        namespace, _, name = (target.service or "").rpartition("/")
+    def service(self, text: str) -> kube.Service:
         services = self.built.services if self.built else ()
         for service in services:
-            if (service.namespace, service.name) == (namespace or "default", name):
+            if (service.namespace, service.name) == object_name(text):
                 return service
-        names = [f"{entry.namespace}/{entry.name}" if entry.namespace != "default" else entry.name for entry in services]
-        raise _CannotResolveError(f"no Service {target.service!r}", suggest(target.service or "", names))
+        names = [entry.key.removeprefix("default/") for entry in services]
+        raise PlaceError(f"no Service {text!r}", suggest(text, names))
 
-    def node(self, name: str) -> str:
-        if name not in self.lab.nodes:
-            raise _CannotResolveError(f"no node {name!r}", suggest(name, self.lab.nodes))
-        return name
-
-    # --- places → facts ---------------------------------------------------------------------------------------------
+    # --- facts ------------------------------------------------------------------------------------------------------
 
     def source(self, target: FlowTarget) -> tuple[str, bool]:
         """(name in the Plan, whether it is in the cluster) of where a flow starts."""
-        if target.service or target.address:
-            raise _CannotResolveError("a flow starts at a node or a pod")
-        if any(getattr(target, word) for word in WORKLOADS):
+        if target.pods[0]:
             pod = self.pods(target)[0]
             return (pod.node_name if pod.host_network else pod_node(pod)), True
-        name = self.node(target.node or "")
-        if isinstance(self.lab.nodes[name], Router):
-            raise _CannotResolveError(f"{name} is a router: flows start at hosts, Kubernetes nodes and pods")
-        return name, self.lab.nodes[name].kind == "kubernetes"
+        assert target.node is not None
+        return target.node, self.lab.nodes[target.node].kind == "kubernetes"
 
-    def destination(self, target: FlowTarget, version: int, inside: bool) -> tuple[str, str, int]:
-        """(address, what it is, the only port there) of where a flow goes; port 0: it has none, or several."""
+    def destination(self, target: FlowTarget, *, inside: bool) -> _Destination:
+        """Where a flow goes that starts inside or outside of the cluster."""
         if target.address:
-            return target.address, target.address, 0
+            return _Destination(target.address, target.address)
         if target.service:
-            return self._service_address(target, version, inside)
-        if any(getattr(target, word) for word in WORKLOADS):
+            return self._service_destination(self.service(target.service), inside=inside)
+        if target.pods[0]:
             pod = self.pods(target)[0]
-            assert self.built is not None
-            address = next((text for text in self.built.addresses[pod.key] if _version(text) == version), "")
-            return _needed(address, f"pod {pod.name}", version), f"pod {pod.name}", 0
-        name = self.node(target.node or "")
-        addresses = self.topology.addresses(name, version, target.vrf)
-        where = f"{name} in VRF {target.vrf}" if target.vrf else name
-        return _needed(addresses[0] if addresses else "", where, version), where, 0
+            return _Destination(self._only(self._pod_addresses([pod]), f"pod {pod.name}"), f"pod {pod.name}")
+        assert target.node is not None
+        what = f"{target.node} in VRF {target.vrf}" if target.vrf else target.node
+        addresses = self.topology.addresses(target.node, self.version, target.vrf)
+        return _Destination(self._only(addresses, what), what)
 
-    def _service_address(self, target: FlowTarget, version: int, inside: bool) -> tuple[str, str, int]:
+    def _service_destination(self, service: kube.Service, *, inside: bool) -> _Destination:
         """From inside the cluster its cluster IP, from outside its load balancer address."""
-        service = self.service(target)
+        what = f"Service {service.name}"
+        if service.spec.type == "ExternalName":
+            raise PlaceError(f"{what} is an ExternalName, which has no address")
+        if service.spec.cluster_ip == "None" and inside:
+            raise PlaceError(f"{what} is headless: it has no address of its own", "name a workload")
         external = [entry.ip for entry in service.status.load_balancer.ingress]
-        internal = list(service.spec.cluster_ips or (service.spec.cluster_ip,))
         if not inside and not external:
-            raise _CannotResolveError(
-                f"Service {service.name} has no load balancer address, and the flow starts outside the cluster"
-            )
-        address = next((text for text in (internal if inside else external) if _version(text) == version), "")
+            message = f"{what} has no load balancer address, and the flow starts outside the cluster"
+            raise PlaceError(message, f"its type is {service.spec.type}")
         ports = [port.port for port in service.spec.ports]
-        return _needed(address, f"Service {service.name}", version), f"Service {service.name}", ports[0] if len(ports) == 1 else 0
+        address = self._only(self._family(_cluster_ips(service) if inside else external), what)
+        return _Destination(address, what, ports[0] if len(ports) == 1 else 0)
 
-    def addresses(self, text: str | FlowTarget, version: int) -> tuple[str, ...]:
-        """All addresses of a place, to compare with what a server saw."""
-        target = self.target(text)
+    def addresses(self, text: str | FlowTarget) -> tuple[str, ...]:
+        """All addresses of a place, to compare with what a server saw. Raises PlaceError when it has none."""
+        target = place(self.lab, text)
         if target.address:
-            return (target.address,)
-        if target.service:
-            service = self.service(target)
-            return (*service.spec.cluster_ips, *(entry.ip for entry in service.status.load_balancer.ingress))
-        if any(getattr(target, word) for word in WORKLOADS):
-            found = self.pods(target)
-            assert self.built is not None
-            return tuple(address for pod in found for address in self.built.addresses[pod.key])
-        return self.topology.addresses(self.node(target.node or ""), version)
+            found: Iterable[str] = (target.address,)
+        elif target.service:
+            service = self.service(target.service)
+            found = (*_cluster_ips(service), *(entry.ip for entry in service.status.load_balancer.ingress))
+        elif target.pods[0]:
+            found = self._pod_addresses(self.pods(target))
+        else:
+            assert target.node is not None
+            found = self.topology.addresses(target.node, self.version, target.vrf)
+        own = self._family(found)
+        self._only(own, _words(target))
+        return own
 
     def hostnames(self, text: str | FlowTarget) -> tuple[str, ...]:
         """The names by which a place answers: a pod's, or a node's."""
-        target = self.target(text)
-        if any(getattr(target, word) for word in WORKLOADS):
+        target = place(self.lab, text)
+        if target.pods[0]:
             return tuple(pod.hostname for pod in self.pods(target))
-        if target.node:
-            return (self.node(target.node),)
-        raise _CannotResolveError(f"{text!r} does not answer by itself: name a workload or a node")
+        assert target.node is not None
+        return (target.node,)
+
+    def _pod_addresses(self, pods: Iterable[PodInstance]) -> tuple[str, ...]:
+        assert self.built is not None
+        return self._family(address for pod in pods for address in self.built.addresses[pod.key])
+
+    def _family(self, addresses: Iterable[str]) -> tuple[str, ...]:
+        return tuple(text for text in addresses if (6 if ":" in text else 4) == self.version)
+
+    def _only(self, addresses: Iterable[str], what: str) -> str:
+        """The first address. Raises PlaceError when there is none."""
+        for address in addresses:
+            return address
+        raise PlaceError(f"{what} has no IPv{self.version} address")
 
 
-def _version(text: str) -> int:
-    return 6 if ":" in text else 4 if text and text != "None" else 0
+def _cluster_ips(service: kube.Service) -> tuple[str, ...]:
+    stated = service.spec.cluster_ips or (service.spec.cluster_ip,)
+    return tuple(text for text in stated if text not in ("", "None"))
 
 
-def _needed(address: str, where: str, version: int) -> str:
-    if not address:
-        raise _CannotResolveError(f"{where} has no IPv{version} address")
-    return address
+def _words(target: FlowTarget) -> str:
+    """A place in the user's words."""
+    if target.service:
+        return f"service/{target.service}"
+    if target.pods[0]:
+        return "/".join(target.pods)
+    return target.address or (f"{target.node} in VRF {target.vrf}" if target.vrf else str(target.node))
 
 
 def compile_flows(lab: Lab, topology: Topology, built: Built | None) -> tuple[tuple[plan.Flow, ...], list[Problem]]:
-    """The flows of a lab, and what is wrong with them."""
-    places = Places(lab, topology, built)
+    """The flows of a lab, and what is wrong with them beyond what `flow_checks.flow_problems` finds."""
     made: list[plan.Flow] = []
     problems: list[Problem] = []
-    names: set[str] = set()
     for flow in lab.flows:
-        if flow.name in names:
-            problems.append(Problem(f"two flows are named {flow.name}", flow.origin.at("name")))
-        names.add(flow.name)
-        compiled = _Resolver(places, flow, problems).resolve()
-        if compiled:
-            made.append(compiled)
+        version = 4 if flow.family == "IPv4" else 6
+        resolver = _Resolver(_Places(lab, topology, built, version), flow)
+        made.append(resolver.resolve())
+        problems += resolver.problems
     return tuple(made), problems
 
 
 class _Resolver:
     """Resolves one flow; a field that cannot be resolved is a problem at that field."""
 
-    def __init__(self, places: Places, flow: Flow, problems: list[Problem]) -> None:
-        self.places, self.flow, self.problems = places, flow, problems
-        self.version = 4 if flow.family == "IPv4" else 6
+    def __init__(self, places: _Places, flow: Flow) -> None:
+        self.places, self.flow = places, flow
+        self.problems: list[Problem] = []
 
-    def problem(self, field: str, message: str, hint: str = "") -> None:
-        position: Position | None = self.flow.origin.at(field)
-        self.problems.append(Problem(message, position, hint))
+    def problem(self, message: str, *path: str | int, hint: str = "") -> None:
+        self.problems.append(Problem(message, self.flow.origin.at(*path), hint))
 
-    def resolve(self) -> plan.Flow | None:
-        before = len(self.problems)
-        source, address, target, port = self._ends()
-        self._check_fields()
-        seen = self._each("seenAs", self.flow.seen_as, lambda text: self.places.addresses(text, self.version))
-        forwarded = self._each("forwardedFor", self.flow.forwarded_for, lambda text: self.places.addresses(text, self.version))
-        answered = self._each("answeredBy", self.flow.answered_by, self.places.hostnames)
-        via, not_via = self._passages("via", self.flow.via), self._passages("notVia", self.flow.not_via)
-        if len(self.problems) > before:
-            return None
+    def resolve(self) -> plan.Flow:
+        """The flow; of no use when there are problems."""
         flow = self.flow
+        source, inside = self._source()
+        target = self._target(inside)
         return plan.Flow(
             name=flow.name,
             source=source,
-            address=address,
+            address=target.address,
             protocol=flow.protocol,
-            port=port,
-            target=target,
+            port=self._port(target),
+            target=target.what,
             expect=flow.expect,
-            seen_as=seen,
-            answered_by=answered,
-            via=via,
-            not_via=not_via,
+            seen_as=self._each("seenAs", flow.seen_as, self.places.addresses),
+            answered_by=self._each("answeredBy", flow.answered_by, self.places.hostnames),
+            via=self._passages("via", flow.via),
+            not_via=self._passages("notVia", flow.not_via),
             http_host=flow.host,
             http_path=flow.path,
             status=flow.status or 0,
-            forwarded_for=forwarded,
+            forwarded_for=self._each("forwardedFor", flow.forwarded_for, self.places.addresses),
             user=flow.user,
             command=flow.command,
             output=flow.output,
             query=flow.query,
-            answer=flow.answer,
+            answer=flow.answer or "",
             timeout=flow.timeout,
         )
 
-    def _ends(self) -> tuple[str, str, str, int]:
-        source, inside, address, target, only = "", False, "", "", 0
+    def _source(self) -> tuple[str, bool]:
         try:
-            source, inside = self.places.source(self.places.target(self.flow.source))
-        except _CannotResolveError as error:
-            self.problem("from", str(error), error.hint)
-        try:
-            address, target, only = self.places.destination(self.places.target(self.flow.to), self.version, inside)
-        except _CannotResolveError as error:
-            self.problem("to", str(error), error.hint)
-        return source, address, target, self._port(only)
+            return self.places.source(place(self.places.lab, self.flow.source))
+        except PlaceError as error:
+            self.problems.append(error.at(self.flow, "from"))
+            return "", False
 
-    def _port(self, only: int) -> int:
+    def _target(self, inside: bool) -> _Destination:
+        try:
+            return self.places.destination(place(self.places.lab, self.flow.to), inside=inside)
+        except PlaceError as error:
+            self.problems.append(error.at(self.flow, "to"))
+            return _Destination("", "", 1)
+
+    def _port(self, target: _Destination) -> int:
         if self.flow.protocol == "icmp":
-            if self.flow.port:
-                self.problem("port", "icmp has no ports")
             return 0
-        port = self.flow.port or only or PORTS.get(self.flow.protocol, 0)
+        port = self.flow.port or target.port or PORTS.get(self.flow.protocol, 0)
         if not port:
-            self.problem("protocol", f"a {self.flow.protocol} flow needs a port", "add port: NUMBER")
+            message = f"a {self.flow.protocol} flow to {target.what} needs a port"
+            self.problem(message, "protocol", hint="add port: NUMBER")
         return port
 
-    def _check_fields(self) -> None:
-        """Fields that mean nothing to the flow's protocol are refused, not ignored."""
-        allowed = {
-            "http": {"host", "path", "status", "forwardedFor"},
-            "ssh": {"user", "command", "output"},
-            "dns": {"query", "answer"},
-        }
-        written = {
-            "host": bool(self.flow.host),
-            "path": "path" in self.flow.model_fields_set,
-            "status": self.flow.status is not None,
-            "forwardedFor": bool(self.flow.forwarded_for),
-            "user": "user" in self.flow.model_fields_set,
-            "command": bool(self.flow.command),
-            "output": bool(self.flow.output),
-            "query": bool(self.flow.query),
-            "answer": bool(self.flow.answer),
-        }
-        for field, there in written.items():
-            if there and field not in allowed.get(self.flow.protocol, set()):
-                self.problem(field, f"{field} means nothing to a {self.flow.protocol} flow")
-        if self.flow.protocol == "dns" and not self.flow.query:
-            self.problem("protocol", "a dns flow needs a query")
-        if self.flow.protocol in ("icmp", "dns") and (self.flow.seen_as or self.flow.answered_by):
-            self.problem("seenAs" if self.flow.seen_as else "answeredBy", f"{self.flow.protocol} does not tell what the server saw")
-        if self.flow.expect != "ok" and (self.flow.seen_as or self.flow.answered_by or self.flow.status):
-            self.problem("expect", f"a flow that must end in {self.flow.expect} has no answer to check")
-        if self.flow.vrf and not (self.flow.via or self.flow.not_via):
-            self.problem("vrf", "vrf is that of the routers in via or notVia, and there are none")
-
     def _each(
-        self, field: str, places: LabPlaces, resolve: Callable[[str | FlowTarget], tuple[str, ...]]
+        self, field: str, stated: LabPlaces, resolve: Callable[[str | FlowTarget], tuple[str, ...]]
     ) -> tuple[str, ...]:
         found: list[str] = []
-        for place in places if isinstance(places, tuple) else (places,):
+        for path, text in each(stated, field):
             try:
-                found += resolve(place)
-            except _CannotResolveError as error:
-                self.problem(field, str(error), error.hint)
+                found += resolve(text)
+            except PlaceError as error:
+                self.problems.append(error.at(self.flow, *path))
         return tuple(dict.fromkeys(found))
 
     def _passages(self, field: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:
-        """(node, VRF) of nodes on the way; a router's VRF is the flow's, or its only one."""
+        """(node, VRF) of nodes on the way: the flow's VRF, else the default one, else the only one.
+
+        Without a VRF, `notVia` means all of them.
+        """
         found: list[tuple[str, str | None]] = []
-        for name in names:
-            try:
-                self.places.node(name)
-            except _CannotResolveError as error:
-                self.problem(field, str(error), error.hint)
-                continue
-            vrfs = self.places.topology.vrfs(name)
-            default = any(end.vrf is None for _, end in self.places.topology.of(name))
-            if self.flow.vrf and vrfs and self.flow.vrf not in vrfs:
-                self.problem("vrf", f"{name} has no VRF {self.flow.vrf!r}", suggest(self.flow.vrf, vrfs))
-            elif self.flow.vrf and vrfs:
+        for index, name in enumerate(names):
+            instances = self._instances(name)
+            if self.flow.vrf and instances != [None]:
                 found.append((name, self.flow.vrf))
-            elif not vrfs or (default and not self.flow.vrf):
+                if self.flow.vrf not in instances:
+                    hint = suggest(self.flow.vrf, [vrf for vrf in instances if vrf])
+                    self.problem(f"{name} has no VRF {self.flow.vrf!r}", "vrf", hint=hint)
+            elif field == "notVia" or len(instances) == 1:
+                found += [(name, vrf) for vrf in instances]
+            elif None in instances:
                 found.append((name, None))
-            elif field == "notVia" or len(vrfs) == 1:
-                found += [(name, vrf) for vrf in vrfs]
             else:
-                self.problem(field, f"{name} has several VRFs", f"add vrf: {' or '.join(vrfs)}")
+                vrfs = [vrf for vrf in instances if vrf]
+                self.problem(f"{name} has several VRFs", field, index, hint=f"add vrf: {' or '.join(vrfs)}")
         return tuple(found)
+
+    def _instances(self, name: str) -> list[str | None]:
+        """The routing instances of a node in which it has a link."""
+        ends = [end for _, end in self.places.topology.of(name)]
+        return list(dict.fromkeys(end.vrf for end in ends)) or [None]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from testbed.plan import File, Process, Ready
 
-DIRECTORIES = (("/etc/frr", "frr"), ("/run/frr", "frr"), ("/var/lib/frr", "frr"), ("/var/log/frr", "frr"), ("/var/tmp/frr", "frr"))  # noqa: S108
+DIRECTORIES = tuple((f"{top}/frr", "frr") for top in ("/etc", "/run", "/var/lib", "/var/log", "/var/tmp"))  # noqa: S108 - a node's own
 LIBRARY = "/usr/lib/frr"
 VTYSH = File("/etc/frr/vtysh.conf", "no service integrated-vtysh-config\n", 0o640, "frr")
 BGPD_SOCKET = "/run/frr/bgpd.vty"

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 from testbed import plan
+from testbed.compile import sysctls
 from testbed.compile.base import with_base
 from testbed.compile.kube.workloads import pods
-from testbed.compile.routers import ICMP_SYSCTLS, extra_sysctls, interfaces
+from testbed.compile.lab_checks import NO_GATEWAY
+from testbed.compile.routers import interfaces
 from testbed.compile.topology import Topology, gateway
 from testbed.errors import InputError, Problem
 from testbed.load.explain import suggest
 from testbed.load.manifests import Manifests
+from testbed.model.base import Origin
 from testbed.model.images import Catalogue
 from testbed.model.kube import Metadata, Node
 from testbed.model.lab import Host, Lab, Router
-from testbed.model.workloads import Pod
+from testbed.model.workloads import Container, EnvVar, Pod, PodSpec
 
-SYSCTLS = (*ICMP_SYSCTLS, ("net/ipv6/conf/all/accept_dad", "0"), ("net/ipv6/conf/default/accept_dad", "0"))
+POD_ROLES = ("dns", "ingress-nginx")  # what these images serve is made from the cluster's objects
 
 
 def compile_host(lab: Lab, topology: Topology, images: Catalogue, name: str) -> tuple[plan.Node, list[Problem]]:
@@ -23,28 +28,22 @@ def compile_host(lab: Lab, topology: Topology, images: Catalogue, name: str) -> 
     node = lab.nodes[name]
     assert isinstance(node, Host)
     problems = _gateway_problems(lab, topology, name, node)
-    files: tuple[plan.File, ...] = ()
-    directories: tuple[tuple[str, str], ...] = ()
-    processes: tuple[plan.Process, ...] = ()
-    if node.image:
-        files, directories, processes = _program(node, name, images, problems)
-    elif node.command or node.env:
-        problems.append(Problem("command and env belong to an image", node.origin.at("command"), "add image: NAME"))
+    program = _program(node, name, images, problems)
     made = plan.Node(
         name=name,
         kind="host",
         interfaces=tuple(interfaces(topology, name)),
         routes=tuple(_default_routes(lab, topology, name, node)),
-        sysctls=(*SYSCTLS, *extra_sysctls(node.sysctls)),
-        directories=directories,
-        files=with_base(files, name, topology.addresses(name)),
-        processes=processes,
+        sysctls=(*sysctls.END_SYSTEM, *sysctls.stated(node.sysctls)),
+        directories=program.directories,
+        files=with_base(program.files, name, topology.addresses(name)),
+        processes=program.processes,
     )
     return made, problems
 
 
 def _default_routes(lab: Lab, topology: Topology, name: str, node: Host) -> list[plan.Route]:
-    if node.gateway == "none":
+    if node.gateway == NO_GATEWAY:
         return []
     found = []
     for version, everything in ((4, "0.0.0.0/0"), (6, "::/0")):
@@ -55,41 +54,46 @@ def _default_routes(lab: Lab, topology: Topology, name: str, node: Host) -> list
 
 
 def _gateway_problems(lab: Lab, topology: Topology, name: str, node: Host) -> list[Problem]:
-    around = [end.node for segment, _ in topology.of(name) for end in segment.others(name)]
+    around = dict.fromkeys(end.node for segment, _ in topology.of(name) for end in segment.others(name))
     routers = [other for other in around if isinstance(lab.nodes[other], Router)]
-    position = node.origin.at("gateway")
-    if node.gateway not in ("", "none", *around):
-        return [Problem(f"{name} has no link to {node.gateway!r}", position, suggest(node.gateway, [*routers, "none"]))]
-    if not node.gateway and len(set(routers)) > 1:
-        return [Problem(f"{name} has links to several routers", node.origin.at(), f"add gateway: {' or '.join(routers)}")]
+    if node.gateway not in ("", NO_GATEWAY, *around):
+        hint = suggest(node.gateway, [*routers, NO_GATEWAY])
+        return [Problem(f"{name} has no link to {node.gateway!r}", node.origin.at("gateway"), hint)]
+    if not node.gateway and len(routers) > 1:
+        message = f"{name} has links to several routers: {', '.join(routers)}"
+        return [Problem(message, node.origin.at(), f"add gateway: {routers[0]}, or {NO_GATEWAY} for no default route")]
     return []
 
 
-def _program(
-    node: Host, name: str, images: Catalogue, problems: list[Problem]
-) -> tuple[tuple[plan.File, ...], tuple[tuple[str, str], ...], tuple[plan.Process, ...]]:
+@dataclass(frozen=True)
+class _Program:
+    """What a host runs; nothing by default."""
+
+    files: tuple[plan.File, ...] = ()
+    directories: tuple[tuple[str, str], ...] = ()
+    processes: tuple[plan.Process, ...] = ()
+
+
+def _program(node: Host, name: str, images: Catalogue, problems: list[Problem]) -> _Program:
     """The image's program, as it would run in a pod with the host's network."""
-    container: dict[str, object] = {"name": "main", "image": node.image}
-    if node.command:
-        container["command"] = list(node.command)
-    if node.env:
-        container["env"] = [{"name": key, "value": value} for key, value in node.env.items()]
-    pod = Pod.model_validate(
-        {
-            "apiVersion": "v1",
-            "kind": "Pod",
-            "metadata": {"name": name},
-            "spec": {"nodeName": name, "hostNetwork": True, "containers": [container]},
-        }
-    )
+    if node.image is None:
+        for field, stated in (("command", node.command), ("env", node.env)):
+            if stated:
+                message = f"{field} belongs to an image, and {name} has none"
+                problems.append(Problem(message, node.origin.at(field), "add image: NAME"))
+        return _Program()
     ground = Node(api_version="v1", kind="Node", metadata=Metadata(name=name))
+    pod = _pod(node, name, node.image)
     try:
         made = pods(Manifests((pod,)), (ground,), images)[0]
     except InputError as error:
-        position = node.origin.at("image")
-        problems += [Problem(entry.message, position, entry.hint) for entry in error.problems]
-        return (), (), ()
+        said = f"Pod {pod.key}: "  # the author wrote no Pod
+        problems += [replace(entry, message=f"{name}: {entry.message.removeprefix(said)}") for entry in error.problems]
+        return _Program()
     main = made.containers[0]
+    if main.role in POD_ROLES:
+        message = f"{name}: the image {node.image!r} works in a pod of the cluster only"
+        problems.append(Problem(message, node.origin.at("image")))
     process = plan.Process(
         name=main.image.rpartition("/")[2],
         argv=main.argv,
@@ -98,4 +102,19 @@ def _program(
         files=tuple(file.path for file in made.files),
         directory=main.directory,
     )
-    return made.files, tuple((path, "root") for path in made.directories), (process,)
+    return _Program(made.files, tuple((path, "root") for path in made.directories), (process,))
+
+
+def _pod(node: Host, name: str, image: str) -> Pod:
+    """A pod with the host's program, whose parts say where in the lab file they were written."""
+    env = tuple(EnvVar(name=key, value=value) for key, value in node.env.items())
+    container = Container(name="main", image=image, command=node.command, env=env)
+    spec = PodSpec(node_name=name, host_network=True, containers=(container,))
+    pod = Pod(api_version="v1", kind="Pod", metadata=Metadata(name=name), spec=spec)
+    place = ("spec", "containers", 0)
+    places = {(): node.origin.at(), (*place, "image"): node.origin.at("image")}
+    places[*place, "command"] = node.origin.at("command")
+    for index, key in enumerate(node.env):
+        places[*place, "env", index] = node.origin.at("env", key)
+    pod._origin = Origin({path: position for path, position in places.items() if position})
+    return pod

@@ -1,12 +1,12 @@
 """Which prefix BGP brings to which speaker: a path-vector run on paper, so that readiness knows what to wait for.
 
-Only reachability is decided here, not which of several paths a router prefers (RFC 4271, section 9.1: shorter AS paths
-first; ties do not change reachability as long as the paths name the same ASes, and are broken by name).
+Only reachability is decided here, not which of several equal paths a router prefers (RFC 4271, section 9.1): ties are
+broken by name, which changes nothing as long as equal paths name the same ASes.
 """
 
 from __future__ import annotations
 
-from collections import deque
+import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -57,29 +57,48 @@ def propagate(speakers: Sequence[Speaker], sessions: Iterable[Session]) -> dict[
     return {key: frozenset(prefixes) for key, prefixes in learned.items()}
 
 
-def _reached(prefix: str, speakers: Mapping[Key, Speaker], neighbours: Mapping[tuple[Key, int], list[Key]]) -> set[Key]:
-    """The speakers that learn a prefix: each passes on its first, shortest, path."""
-    family = 6 if ":" in prefix else 4
-    paths: dict[Key, tuple[int, ...]] = {key: () for key, speaker in speakers.items() if prefix in speaker.originates}
-    origins = set(paths)
-    internally: set[Key] = set()  # learned by iBGP, which is not passed on by iBGP (RFC 4271, section 9.2)
-    queue = deque(sorted(paths, key=str))
-    while queue:
-        key = queue.popleft()
-        sender = speakers[key]
-        if key not in origins and not sender.transit:
-            continue
-        for other in neighbours.get((key, family), ()):
-            receiver = speakers[other]
-            internal = receiver.asn == sender.asn
-            path = paths[key] if internal else (sender.asn, *paths[key])
-            if internal and key in internally:
-                continue
-            if other in paths or not receiver.receives or path.count(receiver.asn) > receiver.allow_own_as:
-                continue
-            paths[other] = path
-            if internal:
-                internally.add(other)
-            queue.append(other)
-    return set(paths) - origins
+@dataclass(frozen=True)
+class _Route:
+    """A prefix as a speaker has it: the ASes it came through, and whether iBGP brought it."""
 
+    path: tuple[int, ...] = ()
+    internal: bool = False
+
+    @property
+    def rank(self) -> tuple[int, bool]:
+        """The lower the better (RFC 4271, section 9.1.2.2: shorter AS paths, then external over internal)."""
+        return len(self.path), self.internal
+
+
+def _reached(prefix: str, speakers: Mapping[Key, Speaker], neighbours: Mapping[tuple[Key, int], list[Key]]) -> set[Key]:
+    """The speakers that learn a prefix. Each takes the best route it is told of, and passes on that one alone.
+
+    Routes are handed out from the best on, so the first that a speaker accepts is its best.
+    """
+    family = 6 if ":" in prefix else 4
+    origins = {key for key, speaker in speakers.items() if prefix in speaker.originates}
+    best: dict[Key, _Route] = {}
+    waiting = [(_Route().rank, str(key), key, _Route()) for key in origins]
+    heapq.heapify(waiting)
+    while waiting:
+        _, _, key, route = heapq.heappop(waiting)
+        if key in best:
+            continue
+        best[key] = route
+        sender = speakers[key]
+        for other in neighbours.get((key, family), ()) if key in origins or sender.transit else ():
+            told = _told(route, sender, speakers[other])
+            if told and other not in best:
+                heapq.heappush(waiting, (told.rank, str(other), other, told))
+    return best.keys() - origins
+
+
+def _told(route: _Route, sender: Speaker, receiver: Speaker) -> _Route | None:
+    """The route as the receiver gets it; None when it is not told of it, or does not take it."""
+    internal = receiver.asn == sender.asn
+    if internal and route.internal:
+        return None  # what iBGP brought is not passed on by iBGP (RFC 4271, section 9.2)
+    path = route.path if internal else (sender.asn, *route.path)
+    if not receiver.receives or path.count(receiver.asn) > receiver.allow_own_as:
+        return None
+    return _Route(path, internal)

@@ -14,9 +14,10 @@ from dataclasses import dataclass
 from testbed.compile import nft
 from testbed.plan import Route, Rule, Ruleset
 
-# Between kube-proxy's 0x4000 and Calico's 0xffff0000 four bits are free: up to 15 uplinks.
+# Below kube-proxy's 0x4000 and Calico's 0xffff0000; four bits tell 15 uplinks apart.
 MARK_SHIFT = 8
 MARK_MASK = 0xF00
+MOST_UPLINKS = MARK_MASK >> MARK_SHIFT
 FIRST_TABLE = 100
 PRIORITY = 1000  # before main (32766); after Calico's and kube-proxy's, which have none
 
@@ -42,7 +43,7 @@ def connmark(uplinks: Sequence[Uplink]) -> ReturnPath:
     """The return path by connection mark.
 
     Args:
-        uplinks: those that the node's default route does not use (IPv4).
+        uplinks: those that the node's default route does not use (IPv4), at most MOST_UPLINKS.
     """
     if not uplinks:
         return ReturnPath()

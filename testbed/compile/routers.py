@@ -7,32 +7,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from testbed import plan
-from testbed.compile import frr, nft
+from testbed.compile import frr, nft, sysctls
 from testbed.compile.base import with_base
-from testbed.compile.bgp import Neighbour, Routing
-from testbed.compile.topology import End, Segment, Topology
+from testbed.compile.bgp import Neighbour, Routing, router_id
+from testbed.compile.topology import End, Topology
 from testbed.errors import Problem
 from testbed.load.explain import suggest
-from testbed.model.lab import Lab, Nat, Router, StaticRoute
+from testbed.model.lab import Lab, Router, StaticRoute
 from testbed.render import environment
 
 # FRR waits to batch updates; on a small fabric the wait is longer than the work it saves (measured: 1.2 s of 2.4 s).
 SMALL_FABRIC = 100
-
-# Linux sends few ICMP errors to one host (icmp(7)); in a lab many probes share one source.
-ICMP_SYSCTLS = (("net/ipv4/icmp_ratelimit", "0"), ("net/ipv6/icmp/ratelimit", "0"))
-
-SYSCTLS = (
-    *ICMP_SYSCTLS,
-    ("net/ipv4/ip_forward", "1"),
-    ("net/ipv6/conf/all/forwarding", "1"),
-    ("net/ipv4/conf/all/rp_filter", "0"),
-    ("net/ipv4/conf/default/rp_filter", "0"),
-    ("net/ipv4/fib_multipath_hash_policy", "1"),
-    ("net/ipv6/fib_multipath_hash_policy", "1"),
-    ("net/ipv6/conf/all/accept_dad", "0"),
-    ("net/ipv6/conf/default/accept_dad", "0"),
-)
 
 
 @dataclass(frozen=True)
@@ -55,7 +40,7 @@ def compile_router(lab: Lab, topology: Topology, routing: Routing, name: str) ->
     problems: list[Problem] = []
     vrfs = topology.vrfs(name)
     routes = tuple(_resolved(lab, topology, name, node, problems))
-    rulesets = tuple(_nat(lab, topology, name, node, problems))
+    rulesets = tuple(_nat(topology, name, node, problems))
     daemons = ["zebra"]
     files = [frr.VTYSH, frr.daemon_file("zebra", _render("zebra", name=name))]
     if routes:
@@ -63,14 +48,14 @@ def compile_router(lab: Lab, topology: Topology, routing: Routing, name: str) ->
         files.append(frr.daemon_file("staticd", _render("staticd", name=name, routes=routes, vrfs=vrfs)))
     if node.bgp:
         daemons.append("bgpd")
-        files.append(frr.daemon_file("bgpd", _bgpd(lab, topology, routing, name, node)))
+        files.append(frr.daemon_file("bgpd", _bgpd(topology, routing, name, node)))
     return plan.Node(
         name=name,
         kind="router",
         vrfs=vrfs,
         interfaces=tuple(interfaces(topology, name)),
         rulesets=rulesets,
-        sysctls=(*SYSCTLS, *extra_sysctls(node.sysctls)),
+        sysctls=(*sysctls.ROUTER, *sysctls.stated(node.sysctls)),
         directories=frr.DIRECTORIES,
         files=with_base(files, name, topology.addresses(name)),
         processes=frr.processes(daemons, namespace_vrfs=bool(vrfs)),
@@ -100,19 +85,12 @@ def links(topology: Topology) -> Iterator[plan.Link]:
             yield plan.Link(plan.Endpoint(first.node, first.interface), plan.Endpoint(rest[0].node, rest[0].interface))
 
 
-def extra_sysctls(settings: dict[str, str | int]) -> Iterator[tuple[str, str]]:
-    """Sysctls from the lab file, with slashes."""
-    for key, value in settings.items():
-        yield key.replace(".", "/"), str(value)
-
-
 def _render(daemon: str, **facts: object) -> str:
     return environment().get_template(f"frr/{daemon}.conf.j2").render(**facts)
 
 
-def _bgpd(lab: Lab, topology: Topology, routing: Routing, name: str, node: Router) -> str:
+def _bgpd(topology: Topology, routing: Routing, name: str, node: Router) -> str:
     assert node.bgp is not None
-    loopback = next((str(entry.ip) for entry in topology.loopbacks.get(name, ()) if entry.version == 4), "")
     instances = [
         _Instance(vrf, tuple(sorted(neighbours, key=lambda entry: ipaddress.ip_address(entry.address).packed)))
         for (router, vrf), neighbours in routing.neighbours.items()
@@ -122,7 +100,7 @@ def _bgpd(lab: Lab, topology: Topology, routing: Routing, name: str, node: Route
         "bgpd",
         name=name,
         asn=node.bgp.asn,
-        router_id=node.bgp.router_id or loopback,
+        router_id=router_id(topology, name, node),
         transit=node.bgp.transit,
         redistribute=node.bgp.redistribute,
         maximum_paths=node.bgp.maximum_paths,
@@ -131,60 +109,95 @@ def _bgpd(lab: Lab, topology: Topology, routing: Routing, name: str, node: Route
     )
 
 
-def _resolved(
-    lab: Lab, topology: Topology, name: str, node: Router, problems: list[Problem]
-) -> Iterator[_Route]:
+def _resolved(lab: Lab, topology: Topology, name: str, node: Router, problems: list[Problem]) -> Iterator[_Route]:
     """Static routes with their next hops as addresses."""
-    for route in node.routes:
-        hop = _next_hop(lab, topology, name, route, problems)
-        if hop:
-            yield _Route(route.to, hop, route.vrf)
+    for index, route in enumerate(node.routes):
+        place = node.origin.at("routes", index, "via")
+        try:
+            yield _Route(route.to, _next_hop(lab, _Ways(topology, name, route.vrf), route), route.vrf)
+        except _NoWayError as error:
+            problems.append(Problem(str(error), place, error.hint))
 
 
-def _next_hop(lab: Lab, topology: Topology, name: str, route: StaticRoute, problems: list[Problem]) -> str:
+class _NoWayError(Exception):
+    """A static route or NAT names what the router has no link to."""
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+@dataclass(frozen=True)
+class _Ways:
+    """A router's links in one routing instance."""
+
+    topology: Topology
+    name: str
+    vrf: str | None
+
+    @property
+    def where(self) -> str:
+        return f" in VRF {self.vrf}" if self.vrf else ""
+
+    def ends(self) -> Iterator[tuple[End, End]]:
+        """(its own end, another end) of each."""
+        for segment, own in self.topology.of(self.name):
+            if own.vrf == self.vrf:
+                yield from ((own, other) for other in segment.others(self.name))
+
+    def towards(self, node: str) -> list[tuple[End, End]]:
+        """The links to a node. Raises _NoWayError when there is none."""
+        found = [(own, other) for own, other in self.ends() if other.node == node]
+        if not found:
+            neighbours = [other.node for _, other in self.ends()]
+            raise _NoWayError(f"{self.name} has no link to {node!r}{self.where}", suggest(node, neighbours))
+        return found
+
+
+def _next_hop(lab: Lab, ways: _Ways, route: StaticRoute) -> str:
     version = ipaddress.ip_network(route.to).version
     try:
         address = ipaddress.ip_address(route.via)
     except ValueError:
-        found = _neighbour(lab, topology, name, route.via, route.vrf, problems, route.origin.at("via"))
-        if found and not found[2].address(version):
-            problems.append(Problem(f"{route.via} has no IPv{version} address on that link", route.origin.at("via")))
-        return found[2].address(version) if found else ""
+        return _neighbour_address(lab, ways, route.via, version)
     if address.version != version:
-        problems.append(Problem(f"{route.via} is no IPv{version} address", route.origin.at("via")))
-    return route.via
+        raise _NoWayError(f"the route {route.to} needs an IPv{version} next hop, and {route.via} is none")
+    own = [entry for end, _ in ways.ends() for entry in end.addresses]
+    if any(entry.ip == address for entry in own):
+        raise _NoWayError(f"{route.via} is {ways.name}'s own address")
+    if not any(address in entry.network for entry in own):
+        raise _NoWayError(f"{route.via} is on no link of {ways.name}{ways.where}", "name a neighbour or its address")
+    return str(address)
 
 
-def _neighbour(
-    lab: Lab, topology: Topology, name: str, other: str, vrf: str | None, problems: list[Problem], position: object
-) -> tuple[Segment, End, End] | None:
-    """The segment of a router in `vrf` that `other` is on; adds a problem when there is none."""
-    reachable = []
-    for segment, end in topology.of(name):
-        if end.vrf == vrf:
-            for candidate in segment.others(name):
-                if candidate.node == other:
-                    return segment, end, candidate
-                reachable.append(candidate.node)
-    where = f" in VRF {vrf}" if vrf else ""
-    problems.append(
-        Problem(f"{name} has no link to {other!r}{where}", position, suggest(other, reachable))  # type: ignore[arg-type]
-    )
-    return None
+def _neighbour_address(lab: Lab, ways: _Ways, node: str, version: int) -> str:
+    if node not in lab.nodes:
+        raise _NoWayError(f"no node {node!r}", suggest(node, [other.node for _, other in ways.ends()]))
+    found = [other.address(version) for _, other in ways.towards(node) if other.address(version)]
+    if not found:
+        raise _NoWayError(f"{node} has no IPv{version} address on its link to {ways.name}")
+    if len(found) > 1:
+        message = f"{ways.name} has {len(found)} links to {node}{ways.where}"
+        raise _NoWayError(message, f"state the address: {' or '.join(found)}")
+    return found[0]
 
 
-def _nat(lab: Lab, topology: Topology, name: str, node: Router, problems: list[Problem]) -> Iterator[plan.Ruleset]:
+def _nat(topology: Topology, name: str, node: Router, problems: list[Problem]) -> Iterator[plan.Ruleset]:
     """Masquerading towards the outside, in the routing instance it belongs to."""
     by_vrf: dict[str | None, list[str]] = {}
-    for nat in node.nat:
-        if interface := _outside(lab, topology, name, nat, problems):
-            by_vrf.setdefault(nat.vrf, []).append(interface)
+    for index, nat in enumerate(node.nat):
+        place = node.origin.at("nat", index, "outside")
+        try:
+            found = _Ways(topology, name, nat.vrf).towards(nat.outside)
+        except _NoWayError as error:
+            problems.append(Problem(str(error), place, error.hint))
+            continue
+        if not any(own.address(4) for own, _ in found):
+            problems.append(
+                Problem(f"{name} has no IPv4 address on its link to {nat.outside}", place, "NAT is for IPv4")
+            )
+        by_vrf.setdefault(nat.vrf, []).extend(own.interface for own, _ in found)
     for vrf, outside in by_vrf.items():
-        rules = [f'oifname "{interface}" masquerade' for interface in outside]
+        rules = [f'oifname "{interface}" masquerade' for interface in dict.fromkeys(outside)]
         chain = nft.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", rules)
         yield nft.table("ip", "testbed-nat", [chain], vrf)
-
-
-def _outside(lab: Lab, topology: Topology, name: str, nat: Nat, problems: list[Problem]) -> str:
-    found = _neighbour(lab, topology, name, nat.outside, nat.vrf, problems, nat.origin.at("outside"))
-    return found[1].interface if found else ""

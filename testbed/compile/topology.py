@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
+from testbed.compile.addressing import (
+    Interface,
+    Network,
+    SubnetPool,
+    end_address,
+    family,
+    link_subnets,
+    loopback,
+    prefixes,
+)
+from testbed.compile.link_checks import link_problems
 from testbed.errors import Position, Problem
-from testbed.load.explain import suggest
+from testbed.model.base import NOWHERE, Origin
 from testbed.model.lab import Host, KubernetesNode, Lab, Link, LinkEnd, Router
 
-Network = ipaddress.IPv4Network | ipaddress.IPv6Network
-Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+LEAST_MTU_6 = 1280  # bytes (RFC 8200, section 5); below it Linux takes IPv6 from an interface
 
 
 @dataclass(frozen=True)
@@ -44,11 +53,12 @@ class Segment:
     networks: tuple[Network, ...]
     mtu: int
     bgp: bool
-    position: Position | None
+    origin: Origin = NOWHERE
 
     @property
-    def switched(self) -> bool:
-        return len(self.ends) > 2
+    def position(self) -> Position | None:
+        """Where the link was written."""
+        return self.origin.at()
 
     def end(self, node: str) -> End | None:
         return next((end for end in self.ends if end.node == node), None)
@@ -81,26 +91,11 @@ class Topology:
         return tuple(str(entry.ip) for entry in own if version in (None, entry.version))
 
 
-@dataclass
-class _Pool:
-    """Hands out point-to-point subnets in order, leaving out what is taken."""
-
-    network: Network
-    taken: list[Network]
-    length: int
-    _subnets: Iterator[Network] | None = field(default=None)
-
-    def take(self) -> Network | None:
-        if self._subnets is None:
-            self._subnets = iter(self.network.subnets(new_prefix=self.length))
-        for subnet in self._subnets:
-            if not any(subnet.version == other.version and subnet.overlaps(other) for other in self.taken):
-                return subnet
-        return None
-
-
 def build(lab: Lab) -> tuple[Topology, list[Problem]]:
-    """The topology of a lab, and everything that is wrong with its links."""
+    """The topology of a lab, and what is wrong with its links by themselves; links that are wrong are left out of it.
+
+    Whether subnets overlap is another question: see `testbed.compile.overlaps`.
+    """
     return _Builder(lab).build()
 
 
@@ -110,89 +105,36 @@ class _Builder:
         self.problems: list[Problem] = []
         self.ports: dict[str, set[str]] = {name: set() for name in lab.nodes}
         self.counters: dict[tuple[str, str], int] = {}
-        stated = [ipaddress.ip_network(text) for link in lab.links for text in (link.ipv4, link.ipv6) if text]
-        pool = lab.addressing.links
-        self.pools = [
-            _Pool(ipaddress.ip_network(text), stated, length)
-            for text, length in ((pool.ipv4, 31), (pool.ipv6, 127))
-            if text and ipaddress.ip_network(text).prefixlen <= length
-        ]
+        stated = [network for link in lab.links for network in link_subnets(link)]
+        taken = [*stated, *prefixes(lab.addressing.loopbacks)]
+        self.pools = [SubnetPool(network, taken) for network in prefixes(lab.addressing.links)]
 
     def build(self) -> tuple[Topology, list[Problem]]:
         usable = [link for link in self.lab.links if self._check(link)]
         for link in usable:
-            for end in link.ends:
-                self._claim(link, end)
+            for index, end in enumerate(link.ends):
+                self._claim(link, end, index)
         segments = tuple(self._segment(link, vrf) for link in usable for vrf in link.instances)
-        topology = Topology(segments, self._loopbacks())
-        self._check_overlaps(topology)
-        return topology, self.problems
+        return Topology(segments, self._loopbacks()), self.problems
 
-    def problem(self, message: str, position: Position | None, hint: str = "") -> None:
+    def _problem(self, message: str, position: Position | None, hint: str = "") -> None:
         self.problems.append(Problem(message, position, hint))
 
-    # --- what a link may say ----------------------------------------------------------------------------------------
-
     def _check(self, link: Link) -> bool:
-        before = len(self.problems)
-        self._check_ends(link)
-        self._check_vrfs(link)
-        routers = [end for end in link.ends if isinstance(self.lab.nodes.get(end.node), Router)]
-        if link.bgp and not all(_speaks_bgp(self.lab, end.node) for end in link.ends):
-            self.problem("bgp: true needs routers with an asn at all ends", link.origin.at("bgp"))
-        if len(link.ends) > 2 and link.ends[0] not in routers:
-            self.problem(
-                f"a link with {len(link.ends)} ends is switched by its first end, which must be a router, "
-                f"and {link.ends[0].node} is none",
-                link.origin.at("endpoints", 0),
-            )
-        if len(link.instances) > 1 and (link.ipv4 or link.ipv6 or any(_explicit(end) for end in link.ends)):
-            self.problem("a link over several VRFs is several links: state addresses link by link", link.origin.at("vrfs"))
-        return len(self.problems) == before
+        found = link_problems(self.lab, link)
+        self.problems += found
+        return not found
 
-    def _check_ends(self, link: Link) -> None:
-        seen: set[str] = set()
-        for index, end in enumerate(link.ends):
-            position = link.origin.at("endpoints", index)
-            if end.node not in self.lab.nodes:
-                self.problem(f"no node {end.node!r}", position, suggest(end.node, self.lab.nodes))
-            if end.node in seen:
-                self.problem(f"{end.node} is on this link twice", position)
-            seen.add(end.node)
-            for family in ("ipv4", "ipv6"):
-                self._check_address(link, end, family, index)
+    # --- interfaces -------------------------------------------------------------------------------------------------
 
-    def _check_address(self, link: Link, end: LinkEnd, family: str, index: int) -> None:
-        address, network = getattr(end, family), getattr(link, family)
-        if not address:
-            return
-        position = link.origin.at("endpoints", index, family)
-        if not network:
-            self.problem(f"{address} is stated but not the link's subnet", position, f"add {family}: PREFIX to the link")
-        elif ipaddress.ip_address(address) not in ipaddress.ip_network(network):
-            self.problem(f"{address} is not in the link's subnet {network}", position)
-        elif any(getattr(other, family) == address for other in link.ends[:index]):
-            self.problem(f"{address} is used twice on this link", position)
-
-    def _check_vrfs(self, link: Link) -> None:
-        if link.vrf and link.vrfs:
-            self.problem("a link has either vrf or vrfs", link.origin.at("vrfs"))
-        for vrf in link.instances:
-            if vrf and vrf not in self.lab.vrfs:
-                position = link.origin.at("vrfs" if link.vrfs else "vrf")
-                self.problem(f"no VRF {vrf!r}", position, suggest(vrf, self.lab.vrfs))
-        if len(set(link.vrfs)) < len(link.vrfs):
-            self.problem("a VRF is named twice", link.origin.at("vrfs"))
-
-    def _claim(self, link: Link, end: LinkEnd) -> None:
+    def _claim(self, link: Link, end: LinkEnd, index: int) -> None:
         """Note explicit interface names first, so that derived ones keep out of their way."""
         if not end.interface:
             return
-        if end.interface in self.ports[end.node] or len(link.instances) > 1:
-            self.problem(f"{end.node} has two interfaces {end.interface}", link.origin.at("endpoints"))
+        if end.interface in self.ports[end.node]:
+            position = link.origin.at("endpoints", index, "interface")
+            self._problem(f"{end.node} has two interfaces {end.interface}", position)
         self.ports[end.node].add(end.interface)
-
-    # --- interfaces and addresses -----------------------------------------------------------------------------------
 
     def _name(self, node: str, prefix: str) -> str:
         while True:
@@ -204,30 +146,42 @@ class _Builder:
 
     def _segment(self, link: Link, vrf: str | None) -> Segment:
         networks = self._networks(link)
-        switched = len(link.ends) > 2
-        ends = []
-        for index, end in enumerate(link.ends):
-            router = isinstance(self.lab.nodes[end.node], Router)
-            switch = switched and index == 0
-            ports = tuple(self._name(end.node, "eth") for _ in link.ends[1:]) if switch else ()
-            interface = self._name(end.node, "br") if switch else (end.interface or self._name(end.node, "eth"))
-            addresses = self._addresses(link, networks, index)
-            ends.append(End(end.node, interface, vrf if router else None, addresses, ports))
-        position = link.origin.at()
-        return Segment(vrf, tuple(ends), networks, link.mtu or 0, link.bgp, position)
+        ends = tuple(self._end(link, vrf, networks, index) for index in range(len(link.ends)))
+        return Segment(vrf, ends, networks, link.mtu or 0, link.bgp, link.origin)
+
+    def _end(self, link: Link, vrf: str | None, networks: tuple[Network, ...], index: int) -> End:
+        end = link.ends[index]
+        switch = len(link.ends) > 2 and index == 0
+        ports = tuple(self._name(end.node, "eth") for _ in link.ends[1:]) if switch else ()
+        interface = end.interface or self._name(end.node, "br" if switch else "eth")
+        own_vrf = vrf if isinstance(self.lab.nodes[end.node], Router) else None
+        return End(end.node, interface, own_vrf, self._addresses(link, networks, index), ports)
+
+    # --- addresses --------------------------------------------------------------------------------------------------
 
     def _networks(self, link: Link) -> tuple[Network, ...]:
-        stated = tuple(ipaddress.ip_network(text) for text in (link.ipv4, link.ipv6) if text)
-        if stated:
-            return stated
-        if len(link.ends) > 2:
-            self.problem("a link with more than two ends needs its subnet", link.origin.at(), "add ipv4: PREFIX")
-            return ()
+        found = link_subnets(link)
+        if not found and len(link.ends) > 2:
+            self._problem("a link with more than two ends needs its subnet", link.origin.at(), "add ipv4: PREFIX")
+        elif not found and not prefixes(self.lab.addressing.links):
+            message = "the link states no subnet, and the lab's addressing has no pool for links"
+            self._problem(message, link.origin.at(), "add ipv4: PREFIX")
+        elif not found:
+            found = self._from_pools(link)
+        if link.mtu and link.mtu < LEAST_MTU_6 and any(network.version == 6 for network in found):
+            hint = "state ipv4 for the link, and no ipv6"
+            self._problem(f"mtu {link.mtu}: IPv6 needs at least {LEAST_MTU_6} (RFC 8200)", link.origin.at("mtu"), hint)
+        return found
+
+    def _from_pools(self, link: Link) -> tuple[Network, ...]:
+        """A subnet of each pool. A pool that is used up is told of once, at the first link it has nothing for."""
         taken = []
-        for pool in self.pools:
+        for pool in list(self.pools):
             network = pool.take()
             if network is None:
-                self.problem(f"the pool of link addresses {pool.network} is used up", link.origin.at())
+                hint = "give addressing.links a larger prefix"
+                self._problem(f"the pool of link addresses {pool.network} is used up", link.origin.at(), hint)
+                self.pools.remove(pool)
             else:
                 taken.append(network)
         return tuple(taken)
@@ -235,62 +189,27 @@ class _Builder:
     def _addresses(self, link: Link, networks: tuple[Network, ...], index: int) -> tuple[Interface, ...]:
         found = []
         for network in networks:
-            family = "ipv4" if network.version == 4 else "ipv6"
-            stated = [getattr(end, family) for end in link.ends]
-            if stated[index]:
-                found.append(ipaddress.ip_interface(f"{stated[index]}/{network.prefixlen}"))
-                continue
-            free = (str(address) for address in _hosts(network) if str(address) not in stated)
-            place = sum(1 for other in stated[:index] if not other)
-            text = next((address for position, address in enumerate(free) if position == place), None)
-            if text is None:
-                self.problem(f"{network} has no address left for {link.ends[index].node}", link.origin.at())
+            address = end_address(link, network, index)
+            if address is None:
+                place = link.origin.at("endpoints", index)
+                self._problem(f"{network} has no address left for {link.ends[index].node}", place)
             else:
-                found.append(ipaddress.ip_interface(f"{text}/{network.prefixlen}"))
+                found.append(address)
         return tuple(found)
 
     def _loopbacks(self) -> dict[str, tuple[Interface, ...]]:
-        pool = self.lab.addressing.loopbacks
         routers = [name for name, node in self.lab.nodes.items() if isinstance(node, Router)]
-        found: dict[str, tuple[Interface, ...]] = {}
-        for index, name in enumerate(routers):
-            own = []
-            for text in (pool.ipv4, pool.ipv6):
-                if not text:
-                    continue
-                network = ipaddress.ip_network(text)
-                if index + 1 >= network.num_addresses:
-                    self.problem(f"the pool of loopbacks {network} is used up", self.lab.addressing.origin.at("loopbacks"))
-                    continue
-                own.append(ipaddress.ip_interface(f"{network[index + 1]}/{network.max_prefixlen}"))
-            found[name] = tuple(own)
+        found: dict[str, tuple[Interface, ...]] = dict.fromkeys(routers, ())
+        for network in prefixes(self.lab.addressing.loopbacks):
+            for index, name in enumerate(routers):
+                address = loopback(network, index)
+                if address is None:
+                    place = self.lab.origin.at("addressing", "loopbacks", family(network.version))
+                    message = f"the pool of loopbacks {network} is used up: {name} gets none of it"
+                    self._problem(message, place, f"the lab has {len(routers)} routers")
+                    break
+                found[name] += (address,)
         return found
-
-    def _check_overlaps(self, topology: Topology) -> None:
-        """Subnets may repeat between VRFs, and behind hosts of different VRFs, but never within one VRF."""
-        seen: dict[str | None, list[tuple[Network, Segment]]] = {}
-        for segment in topology.segments:
-            for network in segment.networks:
-                for other, first in seen.get(segment.vrf, []):
-                    if network.version == other.version and network.overlaps(other):
-                        where = f" in VRF {segment.vrf}" if segment.vrf else ""
-                        at = f" (line {first.position.line})" if first.position else ""
-                        self.problem(f"subnet {network} overlaps {other}{where}{at}", segment.position)
-                seen.setdefault(segment.vrf, []).append((network, segment))
-
-
-def _hosts(network: Network) -> Iterator[ipaddress.IPv4Address | ipaddress.IPv6Address]:
-    """Usable addresses, also of the point-to-point lengths (RFC 3021, RFC 6164)."""
-    return iter(network) if network.num_addresses <= 2 else network.hosts()
-
-
-def _explicit(end: LinkEnd) -> bool:
-    return bool(end.ipv4 or end.ipv6 or end.interface)
-
-
-def _speaks_bgp(lab: Lab, name: str) -> bool:
-    node = lab.nodes.get(name)
-    return isinstance(node, Router) and node.bgp is not None
 
 
 def gateway(lab: Lab, topology: Topology, host: str, version: int, vrf: str | None = None) -> tuple[End, End] | None:

@@ -179,7 +179,7 @@ class _Apply:
             tables = [line for line in entry.text.splitlines() if line.startswith("*")]
             self.runtime.run(node, entry.vrf, LOADERS[entry.tool], "".join(f"{line}\nCOMMIT\n" for line in tables))
 
-    # --- files and programs ---------------------------------------------------------------------------------------------
+    # --- files and programs -----------------------------------------------------------------------------------------
 
     def _rewrite(self, changed: Mapping[str, Node]) -> list[tuple[str, Process]]:
         """Write changed files and end unwanted programs; returns the running programs that must take files over."""

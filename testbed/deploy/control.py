@@ -7,12 +7,17 @@ guide, "Remote control" (numbered replies; a reply's last line has a space after
 from __future__ import annotations
 
 import json
+import re
 import socket
-from dataclasses import dataclass
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 TIMEOUT = 2.0  # seconds a local daemon has to answer
+IMPORTED = re.compile(r"\s+Routes:\s+(\d+) imported")  # BIRD 1: once; BIRD 2: once per channel
+TIME_OF_DAY = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?")
 MAX_UNIX_PATH = 107  # unix(7)
 
 
@@ -127,12 +132,37 @@ def _bird_answer(stream: Any) -> list[str]:
 
 
 def bird_sessions(path: Path) -> dict[str, SessionState]:
-    """All BGP protocols of a BIRD: name → state ("show protocols" has name, proto, table, state, since, info)."""
-    found = {}
-    for line in bird(path, "show protocols"):
+    """All BGP protocols of a BIRD, by name."""
+    now = time.localtime()
+    return parse_bird(bird(path, "show protocols all"), now.tm_hour * 3600 + now.tm_min * 60 + now.tm_sec)
+
+
+def parse_bird(lines: Iterable[str], second: int) -> dict[str, SessionState]:
+    """The BGP protocols in the answer to "show protocols all".
+
+    Args:
+        lines: for each protocol its name, proto, table, state, since and info, then indented lines with the rest.
+        second: of the local day, now; BIRD tells the time of day at which a session came up.
+    """
+    found: dict[str, SessionState] = {}
+    name = ""
+    for line in lines:
         parts = line.split(None, 5)
-        if len(parts) >= 4 and parts[1] == "BGP":
-            info = parts[5].strip() if len(parts) > 5 else parts[3]
-            state, _, detail = info.partition(" ")
-            found[parts[0]] = SessionState(state, detail.strip(), uptime=parts[4] if len(parts) > 4 else "")
+        if parts and not line[0].isspace():
+            name = parts[0] if len(parts) >= 5 and parts[1] == "BGP" else ""
+            if name:
+                state, _, detail = (parts[5].strip() if len(parts) > 5 else parts[3]).partition(" ")
+                found[name] = SessionState(state, detail.strip(), uptime=_since(parts[4], second))
+        elif name and (match := IMPORTED.match(line)):
+            found[name] = replace(found[name], prefixes=found[name].prefixes + int(match[1]))
     return found
+
+
+def _since(text: str, second: int) -> str:
+    """How long ago a time of day was; a date, which BIRD gives for what is older, as it is."""
+    match = TIME_OF_DAY.fullmatch(text)
+    if not match:
+        return f"since {text}"
+    hours, minutes, seconds = (int(part) for part in match.groups())
+    ago = (second - hours * 3600 - minutes * 60 - seconds) % 86400
+    return f"{ago // 3600:02}:{ago // 60 % 60:02}:{ago % 60:02}"

@@ -104,17 +104,17 @@ def process_ready(runtime: Runtime, states: dict[str, NodeState], node: str, pro
     if check.kind == "path":
         return runtime.path(node, check.path).exists()
     if check.kind == "listen":
-        return _listens(state.pid, check.port, "tcp")
+        return _listens(runtime.proc(node, state.pid), check.port, "tcp")
     if check.kind == "listen-udp":
-        return _listens(state.pid, check.port, "udp")
+        return _listens(runtime.proc(node, state.pid), check.port, "udp")
     return True
 
 
-def _listens(pid: int, port: int, protocol: str) -> bool:
-    """Whether a socket of the process's network namespace listens on the port (proc(5), /proc/net/tcp)."""
+def _listens(process: Path, port: int, protocol: str) -> bool:
+    """Whether a socket of the process's network namespace listens on the port (proc(5), /proc/PID/net/tcp)."""
     for name in (protocol, f"{protocol}6"):
         try:
-            lines = Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]
+            lines = (process / "net" / name).read_text().splitlines()[1:]
         except OSError:
             continue
         for line in lines:
@@ -135,7 +135,8 @@ def _process_state(runtime: Runtime, states: dict[str, NodeState], node: str, pr
         return f"{node}: {process.name}: not started, it comes after {', '.join(process.after) or 'nothing'}"
     if state.running:
         return f"{node}: {process.name}: running, but {_unanswered(process)}"
-    return f"{node}: {process.name}: ended with status {state.status}; its log ends: {log_end(runtime, node, process.name)}"
+    log = log_end(runtime, node, process.name)
+    return f"{node}: {process.name}: ended with status {state.status}; its log ends: {log}"
 
 
 def _unanswered(process: Process) -> str:

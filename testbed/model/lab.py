@@ -4,37 +4,74 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from testbed.model.base import Located
+from testbed.model.faults import FieldError
 from testbed.model.images import Image
+from testbed.model.names import HOST_LABEL, host_label
+from testbed.model.workloads import VariableName
 
 API_VERSION = "testbed/v1"
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-def _label(value: str) -> str:
-    """A host name label (RFC 1123), short enough that interface names made from it stay legal."""
-    if not re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", value) or len(value) > 63:
-        raise ValueError("not a legal host name: lower-case letters, digits and inner hyphens, at most 63")
+_VRF_NAME = r"[a-z0-9][a-z0-9_-]{0,14}"
+_INTERFACE_NAME = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}"
+_LABEL_VALUE = r"([A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?)?"
+_RESERVED = ("all", "default", "lo")  # entries of /proc/sys/net/*/conf that are no interface of the lab's
+
+# What no interface can have: RFC 1122 (this network, loopback), RFC 5771, RFC 919; RFC 4291 for IPv6.
+_NOT_FOR_LINKS = tuple(
+    ipaddress.ip_network(text)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "255.255.255.255/32", "::/127", "fe80::/10", "ff00::/8")
+)
+
+
+def _vrf(value: str) -> str:
+    """A VRF's name is also that of a device (in the VRF driver `device`), and `default` is FRR's own VRF."""
+    if not re.fullmatch(_VRF_NAME, value) or value in _RESERVED:
+        allowed = "lower-case letters, digits, '_' and '-', at most 15, not lo, all or default"
+        raise ValueError(f"{value!r} is no legal VRF name: {allowed}")
     return value
 
 
 def _interface(value: str) -> str:
     """Linux dev_valid_name(): at most 15 bytes, no slash, no white space, not . or .. — and no colon."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,14}", value) or value in ("all", "default", "lo"):
-        raise ValueError(
-            "not a legal interface name: letters, digits, '_', '-', '.', at most 15, not lo, all or default"
-        )
+    if not re.fullmatch(_INTERFACE_NAME, value) or value in _RESERVED:
+        allowed = "letters, digits, '_', '-', '.', at most 15, not lo, all or default"
+        raise ValueError(f"{value!r} is no legal interface name: {allowed}")
     return value
 
 
-def _network(version: int) -> AfterValidator:
+def _label_value(value: str) -> str:
+    if not re.fullmatch(_LABEL_VALUE, value):
+        raise ValueError(f"{value!r} is no label value: letters, digits, '-', '_', '.', at most 63")
+    return value
+
+
+def _parsed_network(value: str) -> Network:
+    """A prefix as ADDRESS/LENGTH; ip_network alone also takes masks, and a bare address as a prefix of one."""
+    address, slash, length = value.partition("/")
+    if not slash:
+        raise ValueError(f"{value!r} is no prefix: it has no length, such as /24")
+    if not re.fullmatch(r"[0-9]{1,3}", length, re.ASCII) or "%" in address:
+        raise ValueError(f"{value!r} is no prefix: write ADDRESS/LENGTH, such as 10.0.0.0/24")
+    network = ipaddress.ip_network(value, strict=False)
+    if network.network_address != ipaddress.ip_address(address):
+        raise ValueError(f"{value!r} is no prefix, for it has host bits set: {network} is the one it is in")
+    return network
+
+
+def _network(version: int, *, for_links: bool = True) -> AfterValidator:
     def check(value: str) -> str:
-        network = ipaddress.ip_network(value)
+        network = _parsed_network(value)
         if network.version != version:
-            raise ValueError(f"not an IPv{version} prefix")
+            raise ValueError(f"{value!r} is not an IPv{version} prefix")
+        if for_links and any(network.version == other.version and network.overlaps(other) for other in _NOT_FOR_LINKS):
+            raise ValueError(f"{value!r} holds addresses that no interface can have")
         return str(network)
 
     return AfterValidator(check)
@@ -43,29 +80,50 @@ def _network(version: int) -> AfterValidator:
 def _address(version: int) -> AfterValidator:
     def check(value: str) -> str:
         address = ipaddress.ip_address(value)
-        if address.version != version:
-            raise ValueError(f"not an IPv{version} address")
+        if address.version != version or "%" in value:
+            raise ValueError(f"{value!r} is not an IPv{version} address")
         return str(address)
 
     return AfterValidator(check)
 
 
 def _prefix(value: str) -> str:
-    return str(ipaddress.ip_network(value))
+    return str(_parsed_network(value))
 
 
-HostName = Annotated[str, AfterValidator(_label)]
-VrfName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,14}$")]
-InterfaceName = Annotated[str, AfterValidator(_interface)]
-Prefix4 = Annotated[str, _network(4)]
-Prefix6 = Annotated[str, _network(6)]
-Address4 = Annotated[str, _address(4)]
-Address6 = Annotated[str, _address(6)]
-Prefix = Annotated[str, AfterValidator(_prefix)]
+def _any_address(value: str) -> str:
+    if "%" in value:
+        raise ValueError(f"{value!r} is not an address")
+    return str(ipaddress.ip_address(value))
+
+
+def _router_id(value: str) -> str:
+    if value == "0.0.0.0":  # noqa: S104 - a value that RFC 6286 excludes, nothing is bound
+        raise ValueError("a BGP router id is not 0.0.0.0")
+    return value
+
+
+def _pattern(text: str) -> dict[str, str | int | float | bool | list[object] | dict[str, object] | None]:
+    """The pattern for the JSON Schema; the validator beside it says in words what is wrong."""
+    return {"pattern": f"^{text}$"}
+
+
+HostName = Annotated[str, AfterValidator(host_label), Field(json_schema_extra=_pattern(HOST_LABEL))]
+VrfName = Annotated[str, AfterValidator(_vrf), Field(json_schema_extra=_pattern(_VRF_NAME))]
+InterfaceName = Annotated[str, AfterValidator(_interface), Field(json_schema_extra=_pattern(_INTERFACE_NAME))]
+Prefix4 = Annotated[str, _network(4), Field(json_schema_extra=_pattern("[0-9.]+/[0-9]+"))]
+Prefix6 = Annotated[str, _network(6), Field(json_schema_extra=_pattern("[0-9A-Fa-f:.]+/[0-9]+"))]
+Address4 = Annotated[str, _address(4), Field(json_schema_extra=_pattern("[0-9.]+"))]
+Address6 = Annotated[str, _address(6), Field(json_schema_extra=_pattern("[0-9A-Fa-f:.]+"))]
+Destination4 = Annotated[str, _network(4, for_links=False), Field(json_schema_extra=_pattern("[0-9.]+/[0-9]+"))]
+Prefix = Annotated[str, AfterValidator(_prefix), Field(json_schema_extra=_pattern("[0-9A-Fa-f:.]+/[0-9]+"))]
+Address = Annotated[str, AfterValidator(_any_address), Field(json_schema_extra=_pattern("[0-9A-Fa-f:.]+"))]
+RouterId = Annotated[Address4, AfterValidator(_router_id)]
 Asn = Annotated[int, Field(ge=1, le=4294967295)]
 Mtu = Annotated[int, Field(ge=68, le=65535)]
 Port = Annotated[int, Field(ge=1, le=65535)]
-Label = Annotated[str, Field(max_length=63)]
+LabelValue = Annotated[str, AfterValidator(_label_value), Field(json_schema_extra=_pattern(_LABEL_VALUE))]
+Word = Annotated[str, Field(min_length=1)]
 
 
 class Pool(Located):
@@ -102,7 +160,7 @@ class RouterBgp(Located):
     """A router as a BGP speaker (RFC 4271)."""
 
     asn: Asn
-    router_id: Address4 | None = Field(default=None, description="default: the IPv4 loopback")
+    router_id: RouterId | None = Field(default=None, description="default: the IPv4 loopback")
     redistribute: tuple[Literal["connected", "static"], ...] = Field(
         default=("connected", "static"), description="routes it originates"
     )
@@ -112,15 +170,15 @@ class RouterBgp(Located):
 
 
 class StaticRoute(Located):
-    """A static route; `via` is a node on one of the router's links, or an address."""
+    """A static route; `via` is a node on one of the router's links in that VRF, or an address there."""
 
     to: Prefix
-    via: str
+    via: Word
     vrf: VrfName | None = None
 
 
 class Nat(Located):
-    """Source NAT: what leaves towards `outside`, a node on one of the router's links, takes the router's address."""
+    """Source NAT (IPv4): what leaves by the router's links to the node `outside` takes the router's address there."""
 
     outside: HostName
     vrf: VrfName | None = None
@@ -140,12 +198,12 @@ class Router(_Node):
 
 
 class Host(_Node):
-    """An end system. It has a default route by its only router, unless `gateway` says otherwise."""
+    """An end system. Its default route is by its only router (its first link), unless `gateway` says otherwise."""
 
     kind: Literal["host"]
-    image: str | None = Field(default=None, description="a program from the image catalogue that it runs")
+    image: Word | None = Field(default=None, description="a program from the image catalogue that it runs")
     command: tuple[str, ...] = Field(default=(), description="replaces the image's own command")
-    env: dict[str, str] = Field(default_factory=dict)
+    env: dict[VariableName, str] = Field(default_factory=dict)
     gateway: str = Field(
         default="", description="'none', or the router on one of its links that its default route uses"
     )
@@ -155,7 +213,7 @@ class KubernetesNode(_Node):
     """A node of the lab's Kubernetes cluster."""
 
     kind: Literal["kubernetes"]
-    labels: dict[str, Label] = Field(default_factory=dict)
+    labels: dict[Word, LabelValue] = Field(default_factory=dict)
 
 
 Node = Annotated[Router | Host | KubernetesNode, Field(discriminator="kind")]
@@ -174,7 +232,8 @@ class Link(Located):
     """A cable between two nodes, or, with more ends, an Ethernet segment that its first end, a router, switches.
 
     With `vrfs` it stands for one link per VRF. On routers the link belongs to its VRF; hosts and Kubernetes nodes have
-    all their links in their one routing instance.
+    all their links in their one routing instance. A link that states a subnet has no other; one that states none has
+    those of the pool.
     """
 
     endpoints: tuple[HostName | LinkEnd, ...] = Field(min_length=2)
@@ -197,9 +256,9 @@ class Link(Located):
 
 
 class ClusterRoute(Located):
-    """A route on every node of the cluster, by the node's gateway in a VRF."""
+    """A route (IPv4) on every node of the cluster, by the node's gateway in a VRF."""
 
-    to: Prefix
+    to: Destination4
     vrf: VrfName
 
 
@@ -220,16 +279,39 @@ class Cluster(Located):
 
 
 class FlowTarget(Located):
-    """Where a flow starts or ends. One of the first six; `node` also picks among a workload's pods, `vrf` among a node's addresses."""
+    """Where a flow starts or ends: one of the first six.
+
+    With a workload, `node` picks among its pods. With a node alone, `vrf` picks among its addresses.
+    """
+
+    PODS: ClassVar[tuple[str, ...]] = ("deployment", "daemonset", "statefulset", "pod")
 
     node: HostName | None = None
-    deployment: str | None = None
-    daemonset: str | None = None
-    statefulset: str | None = None
-    pod: str | None = None
-    service: str | None = None
-    address: str | None = None
+    deployment: Word | None = None
+    daemonset: Word | None = None
+    statefulset: Word | None = None
+    pod: Word | None = None
+    service: Word | None = None
+    address: Address | None = None
     vrf: VrfName | None = None
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        words = [word for word in (*self.PODS, "service", "address") if getattr(self, word) is not None]
+        if not words and self.node is None:
+            raise ValueError(f"one of node, {', '.join(self.PODS)}, service, address is needed")
+        if len(words) > 1:
+            raise FieldError(f"a place is either a {words[0]} or a {words[1]}", words[1])
+        if self.node is not None and words and words[0] not in self.PODS:
+            raise FieldError(f"a place is either a {words[0]} or a node", "node")
+        if self.vrf is not None and words:
+            raise FieldError(f"a vrf picks among a node's addresses, and this place is a {words[0]}", "vrf")
+        return self
+
+    @property
+    def pods(self) -> tuple[str, str]:
+        """(word, name) of the workload; empty texts where it is none."""
+        return next(((word, getattr(self, word)) for word in self.PODS if getattr(self, word)), ("", ""))
 
 
 Names = tuple[str, ...]
@@ -253,10 +335,10 @@ class Flow(Located):
     seen_as: Places = Field(default=(), description="whose address the server must have seen, any of these")
     answered_by: Places = Field(default=(), description="who must have answered, any of these")
     via: Names = Field(default=(), description="nodes that the packets must have passed")
-    not_via: Names = ()
+    not_via: Names = Field(default=(), description="nodes that no packet may have passed")
     vrf: VrfName | None = Field(default=None, description="the VRF of the routers in `via` and `notVia`")
     host: str = Field(default="", description="http: the Host header")
-    path: str = Field(default="/", pattern="^/")
+    path: str = Field(default="/", pattern="^/", description="http: what is asked for")
     status: int | None = Field(default=None, ge=100, le=599)
     forwarded_for: Places = Field(
         default=(), description="http: whose address X-Forwarded-For must hold at the backend"
@@ -265,7 +347,7 @@ class Flow(Located):
     command: str = Field(default="", description="ssh: what to run")
     output: str = Field(default="", description="ssh: what its output must contain")
     query: str = Field(default="", description="dns: the name to ask for")
-    answer: str = Field(default="", description="dns: the address it must have")
+    answer: Address | None = Field(default=None, description="dns: the address it must have; IPv6 asks for AAAA")
     timeout: float = Field(default=1.0, gt=0, le=60, description="seconds without an answer that make a time-out")
 
 

@@ -58,3 +58,14 @@ class Verdict:
     passed: bool
     reasons: tuple[str, ...] = ()
     path: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LastVerdict:
+    """How a flow ended when it was last asked; `when` is in seconds since the epoch."""
+
+    flow: str
+    passed: bool
+    outcome: str
+    reasons: tuple[str, ...]
+    when: float

@@ -17,7 +17,8 @@ class ProcessState:
     """A program of a node as it is now.
 
     Args:
-        pid: as the host sees it. status: exit status, negative for a signal; None while it runs.
+        pid: in the terms of Runtime.proc; the host's own with the netns runtime.
+        status: exit status, negative for a signal; None while it runs.
         started, ended: seconds since the epoch.
     """
 
@@ -35,7 +36,7 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as it is now; `pid` is that of the process that holds it."""
+    """A node as it is now; `pid` is that of the process that holds it (see ProcessState)."""
 
     name: str
     pid: int
@@ -127,6 +128,10 @@ class Runtime(Sockets, Protocol):
 
     def path(self, node: str, path: str) -> Path:
         """Where the host finds a path of the node (for reading, and for the sockets of its daemons)."""
+        ...
+
+    def proc(self, node: str, pid: int) -> Path:
+        """Where the host finds the /proc directory of a process of the node; `pid` as NodeState gives it."""
         ...
 
     def network(self, node: str, vrf: str | None) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import socket
+import struct
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from testbed.plan import Interface, Link, Node
 from testbed.run import CLONE_NEWNET, network_namespace
 from testbed.runtime import netlink
 
+NETLINK_NETFILTER = 12  # Linux include/uapi/linux/netlink.h, and nfnetlink.h for the next two
+NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS = 1, 5
 LOOPBACK = 1  # the index of lo in every namespace
 
 
@@ -95,6 +98,8 @@ class Networks:
         Raises:
             DeployError: naming what the kernel refused, and where.
         """
+        if tracked := [network for network in self.all() if _tracks_connections(network.node)]:
+            load_connection_tracking(tracked[0].descriptor)
         for network in self.all():
             network.indexes.setdefault("lo", LOOPBACK)
             write_sysctls(network, general=True)
@@ -114,7 +119,7 @@ class Networks:
             if all(there):
                 continue
             if any(there):
-                raise DeployError(f"one end of the link {link.a.node} – {link.b.node} is in the way: remove it first")
+                raise DeployError(f"one end of the link {link.a.node} - {link.b.node} is in the way: remove it first")
             indexes = (self._claim(a, link.a.interface), self._claim(b, link.b.interface))
             mtu = next(entry.mtu for entry in a.interfaces if entry.name == link.a.interface)
             messages.append(
@@ -157,6 +162,22 @@ def scratch_netlink() -> netlink.Netlink:
     finally:
         os.close(own)
     return netlink.Netlink(channel, "links")
+
+
+def _tracks_connections(node: Node) -> bool:
+    return any(key.startswith("net/netfilter/") for key, _ in node.sysctls)
+
+
+def load_connection_tracking(descriptor: int) -> None:
+    """See to it that the kernel has connection tracking, whose sysctls exist only then.
+
+    Where it is a module, the kernel loads it when the netfilter netlink family is asked for it (Linux
+    net/netfilter/nfnetlink.c, "nfnetlink-subsys-1"). The question asked is the cheapest there is: its statistics.
+    """
+    request = struct.pack("=IHHIIBBH", 20, NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET_STATS, 0x5, 1, 0, 0, 0, 0)
+    with open_socket(descriptor, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as channel:
+        channel.send(request)
+        channel.recv(1 << 16)
 
 
 def raise_links(network: Network) -> list[netlink.Message]:

@@ -270,14 +270,15 @@ class Netlink:
         last = bytearray(parts[-1])
         struct.pack_into("=H", last, 6, struct.unpack_from("=H", last, 6)[0] | NLM_F_ACK)
         self._socket.send(b"".join(parts[:-1]) + bytes(last))
-        first = self._sequence - len(chunk) + 1
+        awaited: int = struct.unpack_from("=I", last, 8)[0]  # of the chunk's last message; more may be encoded already
+        first = awaited - len(chunk) + 1
         errors = []
         while True:
             for sequence, code in self._acknowledgements():
                 message = chunk[sequence - first][1]
                 if code and code not in message.accepted:
                     errors.append(f"{message.meaning}: {os.strerror(code)}")
-                if sequence == self._sequence:
+                if sequence == awaited:
                     return errors
 
     def _acknowledgements(self) -> Iterable[tuple[int, int]]:

@@ -1,10 +1,10 @@
 """The lab's pid 1: makes nodes out of namespaces, runs programs in them, and tells what became of them.
 
-A program of its own (standard library only, no import of this package): the netns runtime starts it once per lab as
-``python -I -S supervisor.py NAME STATE_DIRECTORY``. Its processes carry that command line, so a lab is found in /proc
+A program of its own (standard library only, no import of this package). The netns runtime starts it once per lab as
+``python -I -S supervisor.py NAME STATE_DIRECTORY``; its processes carry that command line, so a lab is found in /proc
 whatever else was lost. It is pid 1 of the lab's pid namespace, and every node has a holder that is pid 1 of a pid
 namespace inside it: when a holder ends, the kernel ends the node; when the supervisor ends, the kernel ends the lab
-(pid_namespaces(7)).
+(pid_namespaces(7)). With ``--container`` it is pid 1 of a container that is one node, and holds the pods in it.
 
 It speaks JSON lines over the Unix socket STATE_DIRECTORY/supervisor.sock, one request and one answer at a time per
 connection; namespaces travel as file descriptors (SCM_RIGHTS). Requests: see `HANDLERS`.
@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -169,7 +170,19 @@ def write_files(directories: list[list[str]], files: list[dict[str, Any]]) -> No
             stream.write(file["content"])
             os.fchmod(stream.fileno(), file["mode"])
         give(temporary, file["owner"])
-        os.rename(temporary, file["path"])
+        try:
+            os.rename(temporary, file["path"])
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            overwrite(temporary, file["path"])
+
+
+def overwrite(source: str, target: str) -> None:
+    """Write into a file that cannot be replaced: container engines mount some of /etc file by file."""
+    with open(source) as content, open(target, "w") as stream:
+        stream.write(content.read())
+    os.unlink(source)
 
 
 def give(path: str, owner: str) -> None:
@@ -419,6 +432,20 @@ class Supervisor:
             return {"error": "; ".join(errors)}, []
         return {}, []
 
+    def adopt(self, request: dict[str, Any], _: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Take the container that the supervisor itself runs in for a node."""
+        if request["name"] in self.nodes:
+            raise ValueError(f"node {request['name']} exists already")
+        os.makedirs("/run/netns", exist_ok=True)
+        os.makedirs(LOGS, exist_ok=True)
+        descriptors = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in (*NAMESPACES, "pid")]
+        raise_loopback()
+        descriptors += make_vrfs(request["vrfs"])
+        write_files(request["directories"], request["files"])
+        node = Node(request["name"], "", os.pidfd_open(os.getpid()), descriptors, request["vrfs"])
+        self.nodes[node.name] = node
+        return {}, []
+
     def fork_holder(self, node: dict[str, Any]) -> socket.socket:
         """Start a holder: pid 1 of a new pid namespace inside the parent's, or else inside the lab's.
 
@@ -593,6 +620,7 @@ class Supervisor:
 
 HANDLERS = {
     "create": Supervisor.create,
+    "adopt": Supervisor.adopt,
     "namespaces": Supervisor.namespaces,
     "files": Supervisor.files,
     "spawn": Supervisor.spawn,
@@ -673,8 +701,17 @@ def send(connection: socket.socket, message: dict[str, Any], descriptors: list[i
     connection.sendall(body)
 
 
+def supervise_container(state: str) -> None:
+    """Be pid 1 of a container, which is one node (with its pods)."""
+    os.umask(0o022)
+    os.makedirs(state, mode=0o700, exist_ok=True)
+    Supervisor(state).serve()
+
+
 def main() -> None:
     name, state = sys.argv[1:3]
+    if "--container" in sys.argv[3:]:
+        supervise_container(state)
     os.umask(0o077)
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)

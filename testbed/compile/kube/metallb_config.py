@@ -120,9 +120,9 @@ def _resources(objects: Sequence[KubeObject], namespace: str) -> _Resources:
         l2=_of(here, L2Advertisement),
         bfd=_of(here, BFDProfile),
         communities=_of(here, Community),
-        secrets={secret.name: secret for secret in _of(here, Secret)},
+        secrets={secret.name: secret for secret in _of(objects, Secret) if secret.namespace == namespace},
         nodes=_of(objects, Node),
-        elsewhere=tuple(one for one in elsewhere if not isinstance(one, Secret)),
+        elsewhere=tuple(elsewhere),
     )
 
 

@@ -5,8 +5,6 @@ Behaviour after MetalLB's documentation and recordings of the program in FRR mod
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -241,15 +239,8 @@ def _one_word(text: str) -> bool:
 
 
 def _secret_password(secret: Secret | None) -> str:
-    """The password a secret holds; empty when there is none or it is not base64."""
-    if secret is None:
-        return ""
-    if plain := secret.string_data.get("password"):  # stringData overrides data, as the API server merges them
-        return plain
-    try:
-        return base64.b64decode(secret.data.get("password", ""), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
+    """The password a secret holds; empty when there is none."""
+    return secret.texts.get("password", "") if secret else ""
 
 
 def _canonical(text: str) -> str:

@@ -14,11 +14,12 @@ from testbed.compile.kube.metallb_alloc import Allocation, allocate, assigned
 from testbed.compile.kube.metallb_announce import Announcements, Speakers, announce
 from testbed.compile.kube.metallb_config import Config, read, validate
 from testbed.errors import InputError, Problem
-from testbed.model import kube, metallb
+from testbed.model import kube, metallb, workloads
 from testbed.model.kube import EndpointSlice, KubeObject, Namespace, Node, Service
 
 K = TypeVar("K", bound=KubeObject)
-KINDS = {(version, kind.__name__): kind for kind in (*kube.KINDS, *metallb.KINDS) for version in kind.api_versions}
+MODELLED = (*kube.KINDS, *metallb.KINDS, workloads.Secret)
+KINDS = {(version, kind.__name__): kind for kind in MODELLED for version in kind.api_versions}
 NOT_MODELLED = {"ConfigMap"}  # only `bgpextras`, whose text the caller of `frr` gives
 CLASS_FLAG = "--lb-class="
 

@@ -215,7 +215,7 @@ def test_field_that_is_not_known_is_refused_by_name() -> None:
     ("fields", "message"),
     [
         ({"stringData": {"password": "x"}}, 'secret type mismatch on "metallb-system"/"pw"'),
-        ({"type": "kubernetes.io/basic-auth", "data": {"password": "?"}}, "password not specified in the secret"),
+        ({"type": "kubernetes.io/basic-auth", "data": {"username": "eA=="}}, "password not specified in the secret"),
         ({"type": "kubernetes.io/basic-auth", "stringData": {"password": "a b"}}, "FRR refuses a password"),
     ],
 )

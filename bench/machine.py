@@ -1,0 +1,130 @@
+"""What is read from the machine: processes and their memory, the host's own network and sysctls."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import platform
+import re
+import select
+import socket
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from testbed.runtime.netlink import Netlink
+from testbed.wait import Deadline
+
+KIB = 1024
+
+
+def description() -> str:
+    """The machine in one line."""
+    load = ", ".join(f"{entry:.1f}" for entry in os.getloadavg())
+    return f"{platform.system()} {platform.release()}, {os.cpu_count()} processors, load {load}"
+
+
+# --- processes --------------------------------------------------------------------------------------------------------
+
+
+def children(pid: int) -> Iterator[int]:
+    """The children of all threads of a process (proc(5))."""
+    with contextlib.suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                yield from (int(child) for child in (thread / "children").read_text().split())
+
+
+def tree(root: int) -> list[int]:
+    """A process and all that descend from it."""
+    found = [root]
+    for pid in found:  # grows while it is walked
+        found += children(pid)
+    return found
+
+
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process; none when it has ended."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return []
+
+
+def memory(pids: Iterable[int]) -> float:
+    """The proportional set size (a shared page counts once) of processes together, in MB of 10**6 bytes."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            found = re.search(r"^Pss:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+            total += int(found[1]) if found else 0
+    return total * KIB / 1e6
+
+
+class Ending:
+    """Watches processes end."""
+
+    def __init__(self, pids: Iterable[int]) -> None:
+        self._left: list[int] = []
+        for pid in pids:
+            with contextlib.suppress(OSError):
+                self._left.append(os.pidfd_open(pid))
+
+    def wait(self, seconds: float) -> bool:
+        """Whether all of them have ended within so long. A pidfd becomes readable then (pidfd_open(2))."""
+        deadline = Deadline(seconds)
+        while self._left:
+            poll = select.poll()
+            poll.register(self._left[-1], select.POLLIN)
+            if not poll.poll(deadline.left * 1000):
+                return False
+            os.close(self._left.pop())
+        return True
+
+
+# --- the host ---------------------------------------------------------------------------------------------------------
+
+
+def host_network() -> dict[str, set[str]]:
+    """The host's interfaces, addresses, routes and rules, as text that can be compared."""
+    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
+    with Netlink(channel, "host") as netlink:
+        return {
+            "interfaces": set(netlink.links()),
+            "addresses": {f"{index} {address}" for index, address in netlink.addresses()},
+            "routes": {f"{entry['dst_len']} {_stable(entry['attrs'])}" for entry in netlink.routes()},
+            "rules": {str(entry["attrs"]) for entry in netlink.rules()},
+        }
+
+
+def _stable(attributes: Iterable[tuple[str, object]]) -> str:
+    """Attributes of a route but for the cache's counters, which tick."""
+    return str([(name, value) for name, value in attributes if name != "RTA_CACHEINFO"])
+
+
+def network_changes(before: dict[str, set[str]]) -> list[str]:
+    """What of the host's network is not as it was, as lines."""
+    after = host_network()
+    lines = [f"+ {kind}: {entry}" for kind in after for entry in sorted(after[kind] - before[kind])]
+    return lines + [f"- {kind}: {entry}" for kind in after for entry in sorted(before[kind] - after[kind])]
+
+
+def sysctl_path(key: str) -> Path:
+    return Path("/proc/sys", *key.split("."))
+
+
+@contextlib.contextmanager
+def sysctls_restored(keys: Iterable[str]) -> Iterator[list[str]]:
+    """Put sysctls of the host back as they were, whatever happens in the block.
+
+    Yields a list that holds, after the block, what had been changed: "KEY: OLD -> NEW".
+    """
+    before = {key: sysctl_path(key).read_text() for key in keys if sysctl_path(key).exists()}
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for key, value in before.items():
+            now = sysctl_path(key).read_text()
+            if now != value:
+                changed.append(f"{key}: {' '.join(value.split())} -> {' '.join(now.split())}")
+                sysctl_path(key).write_text(value)

@@ -1,0 +1,164 @@
+"""`up`, `down`, `list`: a lab's life."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from testbed.cli import complete
+from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, name_in, need_root
+from testbed.cli.terminal import complain, show, show_json, show_lines
+from testbed.errors import NoSuchLabError
+
+if TYPE_CHECKING:
+    from testbed.cli.display import Display
+    from testbed.plan import Plan
+    from testbed.plan.diff import PlanDiff
+    from testbed.probe.result import Verdict
+    from testbed.session import Session
+
+RUNTIME = "netns"
+TIMEOUT = 60.0
+
+
+def up(
+    lab: LabFile = DEFAULT_LAB,
+    name: NameOption = "",
+    runtime: Annotated[str, typer.Option(help="What nodes are made of.")] = RUNTIME,
+    timeout: Annotated[float, typer.Option(help="Seconds until the lab must be ready.", min=1.0)] = TIMEOUT,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave a lab that did not become ready as it is.")] = False,
+    no_test: Annotated[bool, typer.Option("--no-test", help="Do not ask the flows.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Bring a lab up, or apply what has changed to one that runs, and prove its flows.
+
+    Ends with 1 when a flow is not as expected, with 4 when the lab is not ready in time (it is then taken down again,
+    unless --keep is given or it was running before).
+    """
+    from testbed.cli.display import Display
+    from testbed.session import Session, check, compiled
+
+    start = time.monotonic()
+    check(name or DEFAULT_LAB, runtime)
+    plan = compiled(lab, name)
+    need_root()
+    with Session(plan.name, runtime) as session, _ended_by_signals():
+        was_running = session.exists
+        with Display(silent=json) as display:
+            change = session.up(plan, timeout=timeout, observer=display, keep=keep)
+            verdicts = [] if no_test else _asked(session, display)
+        seconds = time.monotonic() - start
+    report = _print_json if json else _print
+    report(plan, change if was_running else None, verdicts, seconds, display)
+    if not all(verdict.passed for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _asked(session: Session, display: Display) -> list[Verdict]:
+    from testbed.cli.prove import ask
+
+    return ask(session, (), display)
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP unwind what is going on, as Ctrl-C does, so that a half-made lab is cleared away."""
+
+    def leave(number: int, _frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _print(plan: Plan, change: PlanDiff | None, verdicts: list[Verdict], seconds: float, _display: Display) -> None:
+    from testbed.report.flows import failures, verdict_table
+    from testbed.report.labs import up_summary
+    from testbed.report.plan import change_summary
+
+    if change is not None:
+        show_lines(change_summary(change) or ["nothing to change"])
+        typer.echo()
+    if verdicts:
+        show([verdict_table(verdicts), ""])
+    if not all(verdict.passed for verdict in verdicts):
+        show([failures(verdicts), ""])
+    typer.echo(up_summary(plan, verdicts, seconds))
+
+
+def _print_json(plan: Plan, change: PlanDiff | None, verdicts: list[Verdict], seconds: float, display: Display) -> None:
+    from testbed.plan.diff import describe
+    from testbed.report.data import plan_counts, verdicts_data
+
+    changes = describe(change) if change is not None else None
+    facts = {"seconds": round(seconds, 3), "steps": display.steps, "changes": changes}
+    show_json(verdicts_data(plan.name, verdicts) | plan_counts(plan) | facts)
+
+
+def down(
+    lab: Annotated[
+        str,
+        typer.Argument(
+            metavar="[LAB|NAME]",
+            help="A running lab's name, or a lab file; not needed when only one runs.",
+            autocompletion=complete.running_labs,
+        ),
+    ] = "",
+    name: NameOption = "",
+    everything: Annotated[bool, typer.Option("--all", help="All labs of this machine.")] = False,
+) -> None:
+    """Take a lab down, whatever state it is in. A lab that is not running is none to take down, and no error."""
+    from testbed.session import Session, known
+
+    need_root()
+    names = _doomed(lab, name, known(), everything=everything)
+    if not names:
+        typer.echo("no lab is running")
+    for one in names:
+        start = time.monotonic()
+        with Session(one) as session:
+            there = session.down()
+        typer.echo(f"{one} is down, {time.monotonic() - start:.1f} s" if there else f"{one} is not running")
+
+
+def _doomed(lab: str, name: str, there: list[str], *, everything: bool) -> list[str]:
+    """The names of the labs to take down."""
+    if everything and (lab or name):
+        complain("--all takes no lab beside it")
+        raise typer.Exit(2)
+    if everything:
+        return there
+    if name or lab:
+        return [name or (lab if lab in there else name_in(lab))]
+    if len(there) > 1:
+        complain(f"several labs are running: {', '.join(there)}; say which, or --all")
+        raise typer.Exit(2)
+    return there
+
+
+def list_labs(json: JsonOption = False) -> None:
+    """List the labs that run on this machine."""
+    from testbed.load.shipped import shipped_labs
+    from testbed.report.labs import lab_lines
+    from testbed.session import Session, running
+
+    need_root()
+    found = []
+    for name in running():
+        with Session(name) as session, contextlib.suppress(NoSuchLabError):  # it may end just now
+            found.append(session.outline())
+    if json:
+        from testbed.report.data import labs_data
+
+        show_json(labs_data(found))
+        return
+    show_lines(lab_lines(found, shipped_labs(), time.time()))

@@ -1,0 +1,57 @@
+"""What readiness waits for: the BGP sessions of all daemons, and the routes these must put into kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv4Network, IPv6Network, ip_network
+
+from testbed.compile.bgp import Routing
+from testbed.compile.frr import BGPD_SOCKET
+from testbed.compile.kube.cluster import Built
+from testbed.compile.kube.cluster_plan import BIRD_SOCKET
+from testbed.compile.propagation import propagate
+from testbed.compile.topology import Topology
+from testbed.plan import BgpSession, ExpectedRoute
+
+
+def expected_sessions(topology: Topology, routing: Routing, built: Built | None) -> tuple[BgpSession, ...]:
+    """Every end of every session, asked of the daemon that has it."""
+    found = [
+        BgpSession(router, vrf, neighbour.address, neighbour.name, "frr", BGPD_SOCKET)
+        for (router, vrf), neighbours in routing.neighbours.items()
+        for neighbour in neighbours
+    ]
+    for node in built.nodes if built else ():
+        assert built is not None
+        found += _node_sessions(topology, built, node.name)
+    return tuple(found)
+
+
+def _node_sessions(topology: Topology, built: Built, node: str) -> Iterator[BgpSession]:
+    """The sessions of a cluster's node, their peers named: nodes of the mesh, and what is on the node's own links."""
+    owners = {address: name for name, address in built.node_ips.items()}
+    for segment, _ in topology.of(node):
+        owners |= {str(address.ip): other.node for other in segment.others(node) for address in other.addresses}
+    for session in built.bird_sessions(node):
+        name = owners.get(session.peer, session.peer)
+        yield BgpSession(node, None, session.peer, name, "bird", BIRD_SOCKET, session.protocol)
+    for speaker in built.metallb_sessions(node):
+        name = owners.get(speaker.address, speaker.address)
+        yield BgpSession(node, None, speaker.address, name, "frr", BGPD_SOCKET)
+
+
+def expected_routes(routing: Routing, built: Built | None) -> tuple[ExpectedRoute, ...]:
+    """The routes that speakers learn, without those that Calico's BIRD keeps out of the kernel."""
+    learned = propagate(tuple(routing.speakers.values()), routing.sessions)
+    found: list[ExpectedRoute] = []
+    for (node, vrf, daemon), prefixes in learned.items():
+        kept_out: list[IPv4Network | IPv6Network] = []
+        if built and daemon == "bird":
+            kept_out = [ip_network(text) for text in built.service_routes(node).not_in_kernel]
+        found += [ExpectedRoute(node, vrf, prefix) for prefix in sorted(prefixes) if not _within(prefix, kept_out)]
+    return tuple(found)
+
+
+def _within(prefix: str, ranges: Iterable[IPv4Network | IPv6Network]) -> bool:
+    network = ip_network(prefix)
+    return any(network.version == entry.version and network.subnet_of(entry) for entry in ranges)  # type: ignore[arg-type]

@@ -1,0 +1,74 @@
+"""What a machine must have for live tests. What is missing is said, and can be demanded."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from testbed.plan import Plan
+
+NOT_RUN = "not run: "
+
+
+@functools.cache
+def _netns() -> str:
+    """Tried, not assumed: root in a container may lack any of these."""
+    from testbed.runtime import kernel
+
+    trials = {
+        "namespaces": kernel.namespaces,
+        "overlay file systems": kernel.overlay,
+        "sysctls of a namespace": kernel.sysctls,
+        "veth links": kernel.VETH,
+    }
+    for name, answer in kernel.try_all(trials).items():
+        if not answer.works:
+            return f"labs need root and {name}: {answer.detail}"
+    return ""
+
+
+# What can be found missing before any lab is known, by name; "" means that it is there.
+_PROBES: Mapping[str, Callable[[], str]] = {"netns": _netns}
+# netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
+# that only some labs need, found missing when such a lab starts.
+CAPABILITIES = ("netns", "programs", "kernel")
+
+
+def missing_programs(plan: Plan) -> str:
+    """The programs of a lab that are not installed, as a reason not to run it; empty when none is missing."""
+    from testbed.deploy.apply import LOADERS
+
+    wanted = {process.argv[0] for node in plan.nodes for process in node.processes}
+    wanted |= {LOADERS[entry.tool][0] for node in plan.nodes for entry in node.rulesets if entry.tool in LOADERS}
+    absent = sorted(path for path in wanted if not os.access(path, os.X_OK))
+    return f"not installed: {', '.join(absent)} (`testbed doctor` says how to get them)" if absent else ""
+
+
+def require(config: pytest.Config, capability: str) -> None:
+    """Skip the current test, or fail it where that was demanded, when a capability is missing."""
+    if capability not in _PROBES:
+        raise pytest.UsageError(f"testbed_needs: no capability {capability!r} (choose from {', '.join(_PROBES)})")
+    if reason := _PROBES[capability]():
+        not_run(config, capability, reason)
+
+
+def not_run(config: pytest.Config, capability: str, reason: str) -> NoReturn:
+    """End the current test: it cannot be run here, for lack of this capability."""
+    demanded = _names(config.getoption("--testbed-require"))
+    if capability in demanded or "all" in demanded:
+        pytest.fail(f"{NOT_RUN}{reason} (--testbed-require demands {capability})", pytrace=False)
+    pytest.skip(f"{NOT_RUN}{reason}")
+
+
+def unknown(demanded: str) -> str:
+    """The first name in the value of --testbed-require that is no capability; empty when all are."""
+    return next((name for name in _names(demanded) if name not in (*CAPABILITIES, "all")), "")
+
+
+def _names(demanded: str) -> list[str]:
+    return [name.strip() for name in demanded.split(",") if name.strip()]

@@ -1,0 +1,77 @@
+"""Verdicts of flows for a terminal: a table, the reasons of what failed, one line for all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from rich.table import Table
+from rich.text import Text
+
+from testbed.plan import Flow
+from testbed.probe.result import Verdict
+from testbed.report.style import GOOD, POOR, QUIET, plain_table
+from testbed.report.words import duration
+
+# The two hashes that a Deployment's pods have after its name (SafeEncodeString in k8s.io/apimachinery/pkg/util/rand).
+_HASHES = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5,10}-[bcdfghjklmnpqrstvwxz2456789]{5}$")
+
+
+def verdict_table(verdicts: Sequence[Verdict]) -> Table:
+    """One row per flow, in the given order."""
+    table = plain_table()
+    table.add_column("flow", no_wrap=True)
+    table.add_column("from", overflow="ellipsis", min_width=6)  # a narrow terminal cuts these two
+    table.add_column("to", overflow="ellipsis", min_width=10)
+    table.add_column("proto", no_wrap=True)
+    table.add_column("expected", no_wrap=True)
+    table.add_column("found", no_wrap=True)
+    table.add_column("server saw", no_wrap=True)
+    table.add_column("time", justify="right", no_wrap=True)
+    for verdict in verdicts:
+        table.add_row(*_row(verdict))
+    return table
+
+
+def _row(verdict: Verdict) -> tuple[Text | str, ...]:
+    flow, answer = verdict.flow, verdict.answer
+    style = GOOD if verdict.passed else POOR
+    return (
+        Text.assemble(("✓ " if verdict.passed else "✗ ", style), flow.name),
+        source(flow),
+        target(flow),
+        flow.protocol,
+        Text(flow.expect, style=QUIET),
+        Text(answer.outcome, style=style if answer.outcome != flow.expect or verdict.passed else ""),
+        answer.seen_as,
+        duration(answer.latency),
+    )
+
+
+def source(flow: Flow) -> str:
+    """Where a flow starts; a Deployment's pod without its hashes, by which commands know it too."""
+    return _HASHES.sub("", flow.source)
+
+
+def target(flow: Flow) -> str:
+    """What a flow asks, in few letters."""
+    place, in_vrf, vrf = (flow.target or flow.address).partition(" in VRF ")
+    return place.replace("Service ", "svc/").replace("pod ", "pod/") + (f" ({vrf})" if in_vrf else "")
+
+
+def failures(verdicts: Sequence[Verdict]) -> Text:
+    """For each flow that failed, its reasons and what else the answer said."""
+    text = Text()
+    for verdict in verdicts:
+        if verdict.passed:
+            continue
+        flow, answer = verdict.flow, verdict.answer
+        port = f" port {flow.port}" if flow.port else ""
+        text.append(f"✗ {flow.name}", style=POOR)
+        text.append(f": {flow.source} → {flow.target or flow.address} ({flow.address}{port})\n")
+        for reason in verdict.reasons:
+            text.append(f"    {reason}\n")
+        if not any(answer.detail in reason for reason in verdict.reasons):
+            text.append(f"    {answer.detail}\n", style=QUIET)
+    text.rstrip()
+    return text

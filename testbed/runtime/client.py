@@ -1,0 +1,161 @@
+"""Speaks with a supervisor (testbed/runtime/supervisor.py): requests and answers as JSON, namespaces as descriptors."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import struct
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from testbed.errors import DeployError, NoSuchLabError, NoSuchNodeError
+from testbed.plan import Node, Process
+from testbed.run import Namespaces
+from testbed.runtime.base import NodeState, ProcessState
+
+UNKNOWN_NODE = "KeyError: 'no node "
+
+
+class Supervisor:
+    """A connection to a supervisor, opened when it is first needed. Safe to use from several threads.
+
+    Args:
+        path: of its socket. where: what it supervises, in the user's words.
+    """
+
+    def __init__(self, path: Path, where: str) -> None:
+        self._path, self._where = path, where
+        self._connection: socket.socket | None = None
+        self._lock = threading.Lock()
+        self._open: dict[str, tuple[Namespaces, dict[str, int], int]] = {}
+
+    def connect(self) -> bool:
+        """Whether the supervisor answers."""
+        if self._connection:
+            return True
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(self._path))
+        except OSError:
+            connection.close()
+            return False
+        self._connection = connection
+        return True
+
+    def close(self) -> None:
+        """Let go of the supervisor, which goes on."""
+        self.forget_namespaces()
+        if self._connection:
+            self._connection.close()
+            self._connection = None
+
+    def ask(self, op: str, **request: Any) -> tuple[dict[str, Any], list[int]]:
+        """One request; returns the answer and the descriptors that came with it.
+
+        Raises:
+            NoSuchLabError: nobody answers. NoSuchNodeError: it knows no such node. DeployError: it could not be done.
+        """
+        with self._lock:
+            if not self.connect():
+                raise NoSuchLabError(f"{self._where} is not running")
+            try:
+                answer, descriptors = self._exchange(json.dumps({"op": op, **request}).encode())
+            except (OSError, struct.error) as error:
+                self._connection = None
+                raise NoSuchLabError(f"the supervisor of {self._where} ended: {error}") from None
+        if reason := answer.get("error", ""):
+            if reason.startswith(UNKNOWN_NODE):
+                raise NoSuchNodeError(f"node {reason.removeprefix(UNKNOWN_NODE)[:-1]} does not run")
+            raise DeployError(reason)
+        return answer, descriptors
+
+    def _exchange(self, body: bytes) -> tuple[dict[str, Any], list[int]]:
+        assert self._connection is not None
+        self._connection.sendall(struct.pack("!I", len(body)) + body)
+        head, descriptors, _, _ = socket.recv_fds(self._connection, 4, 64)
+        size = struct.unpack("!I", head)[0]
+        parts = bytearray()
+        while len(parts) < size:
+            part = self._connection.recv(size - len(parts))
+            if not part:
+                raise OSError("it hung up")
+            parts += part
+        return json.loads(parts), descriptors
+
+    # --- namespaces ---------------------------------------------------------------------------------------------------
+
+    def node(self, node: str) -> tuple[Namespaces, dict[str, int], int]:
+        """A node's namespaces, the network namespaces of its VRFs, and its holder's pid; kept open until `close`."""
+        if node not in self._open:
+            answer, descriptors = self.ask("namespaces", node=node)
+            net, mnt, uts, ipc, pid = descriptors[:5]
+            vrfs = dict(zip(answer["vrfs"], descriptors[5:], strict=True))
+            self._open[node] = (Namespaces(node, net, mnt, uts, ipc, pid), vrfs, int(answer["pid"]))
+        return self._open[node]
+
+    def forget_namespaces(self) -> None:
+        """Close what `node` opened: nodes are about to go."""
+        for namespaces, vrfs, _ in self._open.values():
+            kept = (namespaces.net, namespaces.mnt, namespaces.uts, namespaces.ipc, namespaces.pid, *vrfs.values())
+            for descriptor in kept:
+                os.close(descriptor)
+        self._open.clear()
+
+    # --- state --------------------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, NodeState]:
+        """The nodes it holds, with their programs."""
+        answer, _ = self.ask("state")
+        return {
+            name: NodeState(
+                name=name,
+                pid=node["pid"],
+                parent=node["parent"],
+                vrfs=tuple(node["vrfs"]),
+                processes={
+                    process: ProcessState(name=process, **(facts | {"argv": tuple(facts["argv"])}))
+                    for process, facts in node["processes"].items()
+                },
+            )
+            for name, node in answer["nodes"].items()
+        }
+
+
+def node_request(node: Node, contents: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """What a supervisor must know to make a node."""
+    return {
+        "name": node.name,
+        "hostname": node.hostname or node.name,
+        "parent": node.parent,
+        "vrfs": list(node.vrfs),
+        **file_request(node, contents),
+    }
+
+
+def file_request(node: Node, contents: Mapping[tuple[str, str], str]) -> dict[str, Any]:
+    """The directories and files of a node; `contents` has the texts of those that are secrets."""
+    files = [
+        {
+            "path": file.path,
+            "content": file.content if isinstance(file.content, str) else contents[node.name, file.path],
+            "mode": file.mode,
+            "owner": file.owner,
+        }
+        for file in node.files
+    ]
+    return {"directories": [list(entry) for entry in node.directories], "files": files}
+
+
+def process_request(node: str, process: Process) -> dict[str, Any]:
+    """What a supervisor must know to start a program."""
+    return {
+        "node": node,
+        "name": process.name,
+        "argv": list(process.argv),
+        "env": dict(process.env),
+        "vrf": process.vrf or "",
+        "directory": process.directory,
+    }

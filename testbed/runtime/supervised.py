@@ -1,0 +1,89 @@
+"""What runtimes share whose nodes are held by supervisors: all that is done inside a node."""
+
+from __future__ import annotations
+
+import dataclasses
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from testbed import run as door
+from testbed.errors import NoSuchNodeError
+from testbed.plan import Link, Node
+from testbed.runtime.client import Supervisor, file_request
+
+STATE = Path("/run/testbed")  # a folder per lab: its Plan, its secrets, its last verdicts
+SUPERVISOR = Path(__file__).with_name("supervisor.py")
+GRACE = 2.0  # seconds a program has to end by itself
+
+
+class Supervised(ABC):
+    """The part of testbed.runtime.base.Runtime that is the same wherever the supervisors are."""
+
+    def __init__(self, lab: str) -> None:
+        self.lab = lab
+        self.directory = STATE / lab
+
+    @abstractmethod
+    def supervisor(self, node: str) -> Supervisor:
+        """The supervisor that holds a node or pod. Raises NoSuchNodeError."""
+
+    @abstractmethod
+    def proc(self, node: str, pid: int) -> Path: ...
+
+    # --- files and programs -------------------------------------------------------------------------------------------
+
+    def write(self, node: Node, contents: Mapping[tuple[str, str], str], remove: Sequence[str]) -> None:
+        request = file_request(node, contents)
+        self.supervisor(node.name).ask("files", node=node.name, remove=list(remove), **request)
+
+    def stop(self, node: str, process: str) -> None:
+        self.supervisor(node).ask("stop", node=node, process=process, grace=GRACE)
+
+    def signal(self, node: str, process: str, number: int) -> bool:
+        answer, _ = self.supervisor(node).ask("kill", node=node, process=process, signal=number)
+        return bool(answer["running"])
+
+    def run(self, node: str, vrf: str | None, argv: Sequence[str], stdin: str = "") -> str:
+        namespaces = dataclasses.replace(self.namespaces(node), net=self.network(node, vrf))
+        return door.run(argv, stdin=stdin, namespaces=namespaces)
+
+    # --- namespaces ---------------------------------------------------------------------------------------------------
+
+    def namespaces(self, node: str) -> door.Namespaces:
+        return self.supervisor(node).node(node)[0]
+
+    def network(self, node: str, vrf: str | None) -> int:
+        namespaces, vrfs, _ = self.supervisor(node).node(node)
+        if vrf is None:
+            return namespaces.net
+        if vrf not in vrfs:
+            raise NoSuchNodeError(f"{node} has no VRF {vrf}")
+        return vrfs[vrf]
+
+    def path(self, node: str, path: str) -> Path:
+        holder = self.supervisor(node).node(node)[2]
+        return Path(f"{self.proc(node, holder)}/root{path}")
+
+    def socket(self, node: str, vrf: str | None, family: int, kind: int, protocol: int = 0) -> socket.socket:
+        with door.network_namespace(self.network(node, vrf)):
+            return socket.socket(family, kind, protocol)
+
+    def program(self, nodes: Sequence[Node], links: Sequence[Link], *, fresh: bool) -> None:
+        from testbed.runtime.namespaces import Networks  # pyroute2 takes 0.15 s to import
+
+        with Networks(nodes, self.network) as networks:
+            if not fresh:
+                networks.read()
+            networks.program(links)
+
+    def retract(self, old: Sequence[Node], new: Mapping[str, Node]) -> None:
+        if not old:
+            return
+        from testbed.runtime.namespaces import Networks, retract
+
+        with Networks(old, self.network) as networks:
+            networks.read()
+            for network in networks.all():
+                retract(network, new[network.node.name])

@@ -1,0 +1,132 @@
+"""labs/edge as a whole: every flow as declared, a second `up` that changes nothing, and the kernel's state as planned."""
+
+from __future__ import annotations
+
+import json
+from ipaddress import ip_network
+
+import pytest
+from conftest import EDGE, assert_flows, own_name, pids, running
+
+from testbed.deploy.apply import LOADERS, NFACCT
+from testbed.plan import Node, Plan, Route, Ruleset
+from testbed.session import Session, compiled
+
+pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
+
+
+def test_every_flow_is_as_declared(edge):
+    verdicts = edge.test()
+    assert len(verdicts) == len(edge.plan.flows) >= 18
+    assert not [(entry.flow.name, entry.reasons) for entry in verdicts if not entry.passed]
+    assert [(entry.flow, entry.passed) for entry in edge.last_verdicts()] == [(entry.flow.name, True) for entry in verdicts]
+
+
+def test_nothing_is_amiss(edge):
+    status = edge.status()
+    assert len(status.sessions) >= 40
+    assert status.problems == ()
+
+
+def test_up_again_changes_nothing(edge):
+    before = pids(edge)
+    assert len(before) > 40
+    assert not edge.up(compiled(EDGE, edge.name))
+    assert pids(edge) == before
+    assert_flows(edge, ["ssh-from-amf", "smf-from-ops"])
+
+
+# --- the kernel's state against the Plan ------------------------------------------------------------------------------
+
+
+def test_addresses_are_as_planned(edge):
+    for node, vrf in places(edge.plan):
+        planned = {(entry.name, text) for entry in node.interfaces if entry.vrf == vrf for text in entry.addresses}
+        found = {
+            (link["ifname"], f"{entry['local']}/{entry['prefixlen']}")
+            for link in json.loads(edge.runtime.run(node.name, vrf, ("ip", "-j", "address")))
+            for entry in link["addr_info"]
+            if entry["scope"] == "global"
+        }
+        assert found == planned, (node.name, vrf)
+
+
+def test_routes_are_as_planned(edge):
+    checked = 0
+    for node, vrf in places(edge.plan):
+        planned = {described(entry) for entry in node.routes if entry.vrf == vrf}
+        answer = edge.runtime.run(node.name, vrf, ("ip", "-j", "route", "show", "table", "all"))
+        found = {live(entry) for entry in json.loads(answer) if entry["protocol"] == "static"}
+        assert found == planned, (node.name, vrf)
+        checked += len(planned)
+    assert checked > 20
+
+
+def test_rules_are_as_planned(edge):
+    checked = 0
+    for node, vrf in places(edge.plan):
+        planned = {(entry.priority, entry.table, entry.fwmark, entry.fwmask) for entry in node.rules if entry.vrf == vrf}
+        answer = json.loads(edge.runtime.run(node.name, vrf, ("ip", "-j", "rule")))
+        found = {
+            (entry["priority"], int(entry["table"]), int(entry.get("fwmark", "0"), 0), int(entry.get("fwmask", "0"), 0))
+            for entry in answer
+            if entry["table"] not in ("local", "main", "default")
+        }
+        assert found == planned, (node.name, vrf)
+        checked += len(planned)
+    assert checked >= 3
+
+
+def test_rulesets_are_as_planned(edge):
+    """What the kernel shows is what it makes of the planned text in an empty namespace."""
+    checked = 0
+    with running(Plan(own_name("scratch"), nodes=(Node("scratch", "host"),))) as scratch:
+        for node, vrf in places(edge.plan):
+            planned = [entry for entry in node.rulesets if entry.vrf == vrf]
+            scratch.runtime.run("scratch", None, ("nft", "flush", "ruleset"))
+            for entry in planned:
+                load(scratch, entry)
+            expected, found = listing(scratch, "scratch", None), listing(edge, node.name, vrf)
+            assert found == expected, (node.name, vrf)
+            assert bool(planned) == bool(found), (node.name, vrf)
+            checked += len(planned)
+    assert checked >= 10
+
+
+def places(plan: Plan) -> list[tuple[Node, str | None]]:
+    """Every routing instance of every node and pod."""
+    return [(node, vrf) for node in plan.nodes for vrf in (None, *node.vrfs)]
+
+
+def described(route: Route) -> tuple[str, str, str, str, int, str]:
+    table = "main" if route.table == 254 else str(route.table)
+    return str(ip_network(route.to)), route.via, route.dev, table, route.metric, route.kind
+
+
+def live(entry: dict) -> tuple[str, str, str, str, int, str]:
+    to = "0.0.0.0/0" if entry["dst"] == "default" else entry["dst"]
+    return (
+        str(ip_network(to)),
+        entry.get("gateway", ""),
+        entry.get("dev", ""),
+        entry.get("table", "main"),
+        entry.get("metric", 0),
+        entry.get("type", "unicast"),
+    )
+
+
+def load(session: Session, entry: Ruleset) -> None:
+    if entry.tool == "nfacct":
+        for name in entry.text.split():
+            if f" = {name};" not in session.runtime.run("scratch", None, (NFACCT, "list")):
+                session.runtime.run("scratch", None, (NFACCT, "add", name))
+    else:
+        session.runtime.run("scratch", None, LOADERS[entry.tool], entry.text)
+
+
+def listing(session: Session, node: str, vrf: str | None) -> list[str]:
+    """All rulesets without counters, in an order of their own."""
+    tables = session.runtime.run(node, vrf, ("nft", "--stateless", "list", "ruleset"))
+    rules = session.runtime.run(node, vrf, ("iptables-save",))
+    lines = [line.partition("[")[0] for line in rules.splitlines() if not line.startswith("#")]
+    return sorted([*tables.splitlines(), *lines])
