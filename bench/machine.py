@@ -43,11 +43,11 @@ def tree(root: int) -> list[int]:
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments of a process; none when it has ended."""
+    """The program of a process and its arguments; empty texts when it has ended."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_text().split("\0")
     except OSError:
-        return []
+        return [""]
 
 
 def memory(pids: Iterable[int]) -> float:

@@ -24,11 +24,11 @@ def main() -> None:
     net.start()
     started = [node.popen(["sh", topology["nodes"][name]]) for name, node in nodes.items()]
     sys.stdin.read()
-    for node in nodes.values():
-        node.sendCmd("kill $(cat /run/frr/*.pid)")
-    for node in nodes.values():
+    for node, process in zip(nodes.values(), started):
+        process.terminate()
+        node.sendCmd("kill $(cat /run/frr/zebra.pid)")
+    for node, process in zip(nodes.values(), started):
         node.waitOutput()
-    for process in started:
         process.wait()
     net.stop()
 

@@ -141,6 +141,12 @@ class Session:
         return self.runtime.exists()
 
     @property
+    def whole(self) -> bool:
+        """Whether it runs, and was made from its Plan to the end."""
+        finished = (self.directory / apply.PLAN).exists() and not (self.directory / apply.UNFINISHED).exists()
+        return finished and self.exists
+
+    @property
     def plan(self) -> Plan:
         """The Plan the running lab was made from. Raises NoSuchLabError when it does not run, or not whole."""
         if not self.exists:
@@ -211,8 +217,7 @@ class Session:
         states = self.nodes()
         pods = sum(bool(state.parent) for state in states.values())
         starts = [process.started for state in states.values() for process in state.processes.values()]
-        whole = (self.directory / apply.PLAN).exists() and not (self.directory / apply.UNFINISHED).exists()
-        return Outline(self.name, whole, len(states) - pods, pods, min(starts, default=0.0))
+        return Outline(self.name, self.whole, len(states) - pods, pods, min(starts, default=0.0))
 
     def log_files(self, node: str, process: str = "") -> dict[str, Path]:
         """Program → the file that holds what it prints, for one program of a node or all of them.

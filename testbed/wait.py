@@ -57,6 +57,6 @@ def until(done: Callable[[], bool], deadline: Deadline, wake: Iterable[Readable]
     return True
 
 
-def readable(descriptors: Iterable[Readable], seconds: float) -> list[Readable]:
+def readable(descriptors: Iterable[Readable | int], seconds: float) -> list[Readable | int]:
     """Those of the descriptors that are readable, waiting up to `seconds` for the first."""
     return select.select(list(descriptors), [], [], seconds)[0]

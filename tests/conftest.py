@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(os.environ.get("TESTBED_FIXTURES") or ROOT.parent / "shared" / "fixtures"),
         help="folder with the recordings of the real kube-proxy, Calico and MetalLB",
     )
+    parser.addoption(
+        "--update-golden", action="store_true", help="write golden files anew instead of comparing with them"
+    )
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[Path, str], None]:
+    """Compare a text with a golden file; with --update-golden, write the file."""
+
+    def compare(path: Path, text: str) -> None:
+        if request.config.getoption("--update-golden"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        known = path.read_text() if path.exists() else ""
+        assert text == known, f"{path} differs; pytest --update-golden writes it anew"
+
+    return compare
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from testbed.errors import TestbedError
+
 
 def _beginning(names: Callable[[], Iterable[str]], incomplete: str) -> list[str]:
     """Those names that begin so; none when they cannot be found out, for a completion has nobody to complain to."""
@@ -64,19 +66,21 @@ def _paths(incomplete: str) -> list[str]:
     ]
 
 
-def _lab(name: str) -> str:
-    return name or _running()[0]
-
-
 def _state(ctx: typer.Context) -> dict[str, list[str]]:
+    """Node → programs, of the lab that was named, or of all that run."""
     from testbed.session import Session
 
-    with Session(_lab(ctx.params.get("lab") or "")) as session:
-        return {name: list(state.processes) for name, state in session.nodes().items()}
+    found: dict[str, list[str]] = {}
+    named = ctx.params.get("lab")
+    for lab in [named] if named else _running():
+        with Session(lab) as session, contextlib.suppress(TestbedError):  # one of them may end just now
+            found |= {name: list(state.processes) for name, state in session.nodes().items()}
+    return found
 
 
 def _flows(ctx: typer.Context) -> list[str]:
     from testbed.session import Session
 
-    given = [name for name in ctx.params.get("names") or () if name in _running()]
-    return Session(_lab(given[0] if given else "")).flow_names()
+    there = _running()
+    named = [name for name in ctx.params.get("names") or () if name in there]
+    return [flow for lab in named or there for flow in Session(lab).flow_names()]

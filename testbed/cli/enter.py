@@ -20,13 +20,14 @@ NOT_FOUND, NOT_EXECUTABLE = 127, 126  # as a shell says it (POSIX, 2.8.2)
 
 def execute(
     node: NodeArgument,
-    command: Annotated[list[str], typer.Argument(metavar="-- CMD...", help="The program, and its arguments.")],
+    command: Annotated[list[str], typer.Argument(metavar="CMD", help="The program, and its arguments.")],
     lab: LabOption = "",
     vrf: Annotated[str, typer.Option(help="The VRF whose network the program has; default: the default one.")] = "",
 ) -> None:
-    """Run a program in a node or pod, on this terminal. Ends with the program's exit status.
+    """Run a program in a node or pod, on this terminal.
 
-    127 says that there is no such program, 126 that it cannot be executed, 128 + N that signal N ended it.
+    What has options of its own stands after `--`. Ends with the program's exit status; 127 says that there is no such
+    program, 126 that it cannot be executed, 128 + N that signal N ended it.
     """
     with running_session(lab) as session:
         raise typer.Exit(_run(session, node, command, vrf))
@@ -46,13 +47,14 @@ def _run(session: Session, node: str, command: list[str], vrf: str) -> int:
 def ssh(
     node: NodeArgument,
     command: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- CMD...]", help="What to run; a shell when nothing is named.")
+        list[str] | None, typer.Argument(metavar="CMD", help="What to run; a shell when nothing is named.")
     ] = None,
     lab: LabOption = "",
 ) -> None:
-    """Log in to any node or pod by ssh, whether or not an sshd runs there. Ends with ssh's exit status.
+    """Log in to any node or pod by ssh.
 
-    The keys, the known hosts and the server, started in the node for this one connection, are the lab's own.
+    No sshd need run there: one is started for this connection alone, with the lab's own keys. Ends with ssh's exit
+    status.
     """
     with running_session(lab) as session:
         name = session.node(node).name
@@ -64,7 +66,7 @@ def ssh(
 def logs(
     node: NodeArgument,
     process: Annotated[
-        str, typer.Argument(metavar="[PROCESS]", help="Only this program's.", autocompletion=complete.processes)
+        str, typer.Argument(metavar="PROCESS", help="Only this program's.", autocompletion=complete.processes)
     ] = "",
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on as more is written, until Ctrl-C.")] = False,
     lab: LabOption = "",

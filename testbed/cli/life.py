@@ -12,15 +12,12 @@ import typer
 
 from testbed.cli import complete
 from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, name_in, need_root
-from testbed.cli.terminal import complain, show, show_json, show_lines
+from testbed.cli.prove import ask, show_verdicts
+from testbed.cli.terminal import complain, show_json, show_lines
 from testbed.errors import NoSuchLabError
 
 if TYPE_CHECKING:
-    from testbed.cli.display import Display
-    from testbed.plan import Plan
-    from testbed.plan.diff import PlanDiff
-    from testbed.probe.result import Verdict
-    from testbed.session import Session
+    from testbed.report.labs import Risen
 
 RUNTIME = "netns"
 TIMEOUT = 60.0
@@ -35,34 +32,34 @@ def up(
     no_test: Annotated[bool, typer.Option("--no-test", help="Do not ask the flows.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Bring a lab up, or apply what has changed to one that runs, and prove its flows.
+    """Bring a lab up, or apply what has changed, and prove it.
 
     Ends with 1 when a flow is not as expected, with 4 when the lab is not ready in time (it is then taken down again,
     unless --keep is given or it was running before).
     """
     from testbed.cli.display import Display
+    from testbed.deploy.apply import restored
+    from testbed.report.labs import Change, Risen
     from testbed.session import Session, check, compiled
 
     start = time.monotonic()
     check(name or DEFAULT_LAB, runtime)
     plan = compiled(lab, name)
     need_root()
-    with Session(plan.name, runtime) as session, _ended_by_signals():
-        was_running = session.exists
-        with Display(silent=json) as display:
-            change = session.up(plan, timeout=timeout, observer=display, keep=keep)
-            verdicts = [] if no_test else _asked(session, display)
-        seconds = time.monotonic() - start
-    report = _print_json if json else _print
-    report(plan, change if was_running else None, verdicts, seconds, display)
+    with Session(plan.name, runtime) as session, _ended_by_signals(), Display(silent=json) as display:
+        before = session.nodes() if session.whole else None
+        change = session.up(plan, timeout=timeout, observer=display, keep=keep)
+        verdicts = [] if no_test else ask(session, (), display)
+    risen = Risen(
+        plan,
+        None if before is None else Change(change, tuple(restored(change, before, plan))),
+        tuple(verdicts),
+        time.monotonic() - start,
+        display.steps,
+    )
+    _print_json(risen) if json else _print(risen)
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
-
-
-def _asked(session: Session, display: Display) -> list[Verdict]:
-    from testbed.cli.prove import ask
-
-    return ask(session, (), display)
 
 
 @contextlib.contextmanager
@@ -80,35 +77,27 @@ def _ended_by_signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _print(plan: Plan, change: PlanDiff | None, verdicts: list[Verdict], seconds: float, _display: Display) -> None:
-    from testbed.report.flows import failures, verdict_table
-    from testbed.report.labs import up_summary
-    from testbed.report.plan import change_summary
+def _print(risen: Risen) -> None:
+    from testbed.report.labs import change_lines, up_summary
 
-    if change is not None:
-        show_lines(change_summary(change) or ["nothing to change"])
-        typer.echo()
-    if verdicts:
-        show([verdict_table(verdicts), ""])
-    if not all(verdict.passed for verdict in verdicts):
-        show([failures(verdicts), ""])
-    typer.echo(up_summary(plan, verdicts, seconds))
+    if risen.change is not None:
+        show_lines([*change_lines(risen.change), ""])
+    if risen.verdicts:
+        show_verdicts(risen.verdicts)
+    typer.echo(up_summary(risen))
 
 
-def _print_json(plan: Plan, change: PlanDiff | None, verdicts: list[Verdict], seconds: float, display: Display) -> None:
-    from testbed.plan.diff import describe
-    from testbed.report.data import plan_counts, verdicts_data
+def _print_json(risen: Risen) -> None:
+    from testbed.report.data import risen_data
 
-    changes = describe(change) if change is not None else None
-    facts = {"seconds": round(seconds, 3), "steps": display.steps, "changes": changes}
-    show_json(verdicts_data(plan.name, verdicts) | plan_counts(plan) | facts)
+    show_json(risen_data(risen))
 
 
 def down(
     lab: Annotated[
         str,
         typer.Argument(
-            metavar="[LAB|NAME]",
+            metavar="LAB",
             help="A running lab's name, or a lab file; not needed when only one runs.",
             autocompletion=complete.running_labs,
         ),
@@ -116,7 +105,10 @@ def down(
     name: NameOption = "",
     everything: Annotated[bool, typer.Option("--all", help="All labs of this machine.")] = False,
 ) -> None:
-    """Take a lab down, whatever state it is in. A lab that is not running is none to take down, and no error."""
+    """Take a lab down, whatever state it is in.
+
+    A lab that is not running is no error.
+    """
     from testbed.session import Session, known
 
     need_root()

@@ -12,7 +12,9 @@ from testbed.cli.terminal import show, show_json, show_lines
 
 
 def status(name: RunningLab = "", json: JsonOption = False) -> None:
-    """Show a running lab: nodes, processes, BGP sessions per VRF, Services, the flows' last verdicts.
+    """Show what a running lab is like now.
+
+    Nodes and their processes, BGP sessions per VRF, Services with their addresses, the flows' last verdicts.
 
     Ends with 1 when something is not as planned: a node is gone, a process has ended, an interface is not up, a BGP
     session is not established.
@@ -39,7 +41,11 @@ def plan(
     node: Annotated[str, typer.Option(help="Only this node or pod, with the contents of its files.")] = "",
     json: JsonOption = False,
 ) -> None:
-    """Print all that a lab makes exist: nodes, links, addresses, routes, files, processes. Nothing is changed."""
+    """Print all that a lab makes exist.
+
+    Nodes with their interfaces, addresses, routes, files and processes, links, and what must be so before the lab
+    counts as up. Nothing is changed.
+    """
     from testbed.plan.store import to_json
     from testbed.session import compiled, planned_node
 
@@ -56,7 +62,10 @@ def plan(
 
 
 def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
-    """Print what `testbed up` would change in a running lab. Ends with 1 when there is a difference, else with 0."""
+    """Print what `testbed up` would change in a running lab.
+
+    Ends with 1 when there is a difference, else with 0.
+    """
     from testbed.report.plan import diff_lines
     from testbed.session import Session, compiled
 
@@ -72,15 +81,16 @@ def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
 
 def schema() -> None:
     """Print the JSON Schema of the lab file, for editors."""
-    from testbed.report.data import schema_data
+    from testbed.model.schema import lab_schema
 
-    show_json(schema_data())
+    show_json(lab_schema())
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Try the kernel features and look for the programs that labs need, and say how to get them.
+    """Say whether this machine has what labs need, and how to get it.
 
-    Ends with 1 when something is missing that the netns runtime needs. Nothing of this machine is changed.
+    Kernel features are tried, in namespaces of their own; programs are looked for. Ends with 1 when something is
+    missing that the netns runtime needs. Nothing of this machine is changed.
     """
     from testbed.report.data import doctor_data
     from testbed.runtime.doctor import examine

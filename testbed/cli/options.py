@@ -17,12 +17,12 @@ DEFAULT_LAB = "edge"
 
 LabFile = Annotated[
     str,
-    typer.Argument(metavar="[LAB]", help="A lab file, its folder, or the name of a lab.", autocompletion=complete.labs),
+    typer.Argument(metavar="LAB", help="A lab file, its folder, or the name of a lab.", autocompletion=complete.labs),
 ]
 RunningLab = Annotated[
     str,
     typer.Argument(
-        metavar="[NAME]", help="The lab; not needed when only one runs.", autocompletion=complete.running_labs
+        metavar="NAME", help="The lab; not needed when only one runs.", autocompletion=complete.running_labs
     ),
 ]
 LabOption = Annotated[

@@ -38,14 +38,17 @@ def prove(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[NAME] [FLOW]...",
+            metavar="NAME FLOW",
             help="The lab, not needed when only one runs; then the flows, all when none is named.",
             autocompletion=complete.labs_and_flows,
         ),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Ask the flows of a running lab again, and print the verdicts. Ends with 1 when one is not as expected."""
+    """Ask the flows of a running lab again.
+
+    Ends with 1 when one is not as expected.
+    """
     from testbed.cli.display import Display
 
     session, flows = _meant(names or [])
@@ -72,11 +75,16 @@ def _print(lab: str, verdicts: list[Verdict], *, json: bool) -> None:
 
         show_json(verdicts_data(lab, verdicts))
         return
-    from testbed.report.flows import failures, verdict_table
     from testbed.report.labs import passed
 
-    failed = not all(verdict.passed for verdict in verdicts)
-    show([verdict_table(verdicts), ""])
-    if failed:
-        show([failures(verdicts), ""])
+    show_verdicts(verdicts)
     typer.echo(f"{lab}: {passed(verdicts)}")
+
+
+def show_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Print the table of verdicts, and below it why those flows failed that did."""
+    from testbed.report.flows import failures, verdict_table
+
+    show([verdict_table(verdicts), ""])
+    if not all(verdict.passed for verdict in verdicts):
+        show([failures(verdicts), ""])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from testbed.compile.bgp import Routing
@@ -52,6 +52,8 @@ def expected_routes(routing: Routing, built: Built | None) -> tuple[ExpectedRout
     return tuple(found)
 
 
-def _within(prefix: str, ranges: Iterable[IPv4Network | IPv6Network]) -> bool:
+def _within(prefix: str, ranges: Sequence[IPv4Network | IPv6Network]) -> bool:
+    if not ranges:
+        return False
     network = ip_network(prefix)
     return any(network.version == entry.version and network.subnet_of(entry) for entry in ranges)  # type: ignore[arg-type]

@@ -7,7 +7,7 @@ broken by name, which changes nothing as long as equal paths name the same ASes.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 Key = tuple[str, str | None, str]  # node, VRF, daemon
@@ -39,66 +39,66 @@ class Session:
     b: Key
     family: int
 
-    def other(self, key: Key) -> Key:
-        return self.b if key == self.a else self.a
-
 
 def propagate(speakers: Sequence[Speaker], sessions: Iterable[Session]) -> dict[Key, frozenset[str]]:
     """The prefixes each speaker learns from others (not those it originates itself)."""
-    by_key = {speaker.key: speaker for speaker in speakers}
-    neighbours: dict[tuple[Key, int], list[Key]] = {}
+    ordered = sorted(speakers, key=lambda speaker: str(speaker.key))
+    number = {speaker.key: index for index, speaker in enumerate(ordered)}
+    neighbours: dict[int, list[list[int]]] = {family: [[] for _ in ordered] for family in (4, 6)}
     for session in sessions:
-        for key in (session.a, session.b):
-            neighbours.setdefault((key, session.family), []).append(session.other(key))
-    learned: dict[Key, set[str]] = {speaker.key: set() for speaker in speakers}
-    for prefix in sorted({prefix for speaker in speakers for prefix in speaker.originates}):
-        for key in _reached(prefix, by_key, neighbours):
-            learned[key].add(prefix)
-    return {key: frozenset(prefixes) for key, prefixes in learned.items()}
+        neighbours[session.family][number[session.a]].append(number[session.b])
+        neighbours[session.family][number[session.b]].append(number[session.a])
+    learned: list[set[str]] = [set() for _ in ordered]
+    for (family, origins), prefixes in _groups(ordered).items():
+        for index in _reached(origins, ordered, neighbours[family]):
+            learned[index] |= prefixes
+    return {speaker.key: frozenset(learned[number[speaker.key]]) for speaker in speakers}
 
 
-@dataclass(frozen=True)
-class _Route:
-    """A prefix as a speaker has it: the ASes it came through, and whether iBGP brought it."""
+def _groups(speakers: Sequence[Speaker]) -> dict[tuple[int, tuple[int, ...]], set[str]]:
+    """(family, numbers of the speakers that originate them) → prefixes; what has the same origins goes the same way."""
+    origins: dict[str, list[int]] = {}
+    for index, speaker in enumerate(speakers):
+        for prefix in speaker.originates:
+            origins.setdefault(prefix, []).append(index)
+    found: dict[tuple[int, tuple[int, ...]], set[str]] = {}
+    for prefix, indexes in origins.items():
+        found.setdefault((6 if ":" in prefix else 4, tuple(indexes)), set()).add(prefix)
+    return found
 
-    path: tuple[int, ...] = ()
-    internal: bool = False
 
-    @property
-    def rank(self) -> tuple[int, bool]:
-        """The lower the better (RFC 4271, section 9.1.2.2: shorter AS paths, then external over internal)."""
-        return len(self.path), self.internal
+# A route as a speaker has it: (length of its AS path, whether iBGP brought it, the AS path). The lesser is the better
+# (RFC 4271, section 9.1.2.2: shorter AS paths first, then external over internal).
+_Route = tuple[int, bool, tuple[int, ...]]
 
 
-def _reached(prefix: str, speakers: Mapping[Key, Speaker], neighbours: Mapping[tuple[Key, int], list[Key]]) -> set[Key]:
+def _reached(origins: Sequence[int], speakers: Sequence[Speaker], neighbours: Sequence[Sequence[int]]) -> set[int]:
     """The speakers that learn a prefix. Each takes the best route it is told of, and passes on that one alone.
 
     Routes are handed out from the best on, so the first that a speaker accepts is its best.
     """
-    family = 6 if ":" in prefix else 4
-    origins = {key for key, speaker in speakers.items() if prefix in speaker.originates}
-    best: dict[Key, _Route] = {}
-    waiting = [(_Route().rank, str(key), key, _Route()) for key in origins]
-    heapq.heapify(waiting)
+    done: set[int] = set()
+    waiting: list[tuple[_Route, int]] = [((0, False, ()), index) for index in origins]
     while waiting:
-        _, _, key, route = heapq.heappop(waiting)
-        if key in best:
+        route, index = heapq.heappop(waiting)
+        if index in done:
             continue
-        best[key] = route
-        sender = speakers[key]
-        for other in neighbours.get((key, family), ()) if key in origins or sender.transit else ():
-            told = _told(route, sender, speakers[other])
-            if told and other not in best:
-                heapq.heappush(waiting, (told.rank, str(other), other, told))
-    return best.keys() - origins
+        done.add(index)
+        sender = speakers[index]
+        for other in neighbours[index] if sender.transit or index in origins else ():
+            if other not in done and (told := _told(route, sender, speakers[other])):
+                heapq.heappush(waiting, (told, other))
+    return done.difference(origins)
 
 
 def _told(route: _Route, sender: Speaker, receiver: Speaker) -> _Route | None:
     """The route as the receiver gets it; None when it is not told of it, or does not take it."""
+    length, by_ibgp, path = route
     internal = receiver.asn == sender.asn
-    if internal and route.internal:
+    if internal and by_ibgp:
         return None  # what iBGP brought is not passed on by iBGP (RFC 4271, section 9.2)
-    path = route.path if internal else (sender.asn, *route.path)
+    if not internal:
+        length, path = length + 1, (sender.asn, *path)
     if not receiver.receives or path.count(receiver.asn) > receiver.allow_own_as:
         return None
-    return _Route(path, internal)
+    return length, internal, path

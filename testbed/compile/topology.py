@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from testbed.compile.addressing import (
     Interface,
@@ -60,9 +61,6 @@ class Segment:
         """Where the link was written."""
         return self.origin.at()
 
-    def end(self, node: str) -> End | None:
-        return next((end for end in self.ends if end.node == node), None)
-
     def others(self, node: str) -> tuple[End, ...]:
         return tuple(end for end in self.ends if end.node != node)
 
@@ -74,11 +72,17 @@ class Topology:
     segments: tuple[Segment, ...]
     loopbacks: dict[str, tuple[Interface, ...]]
 
+    @cached_property
+    def _by_node(self) -> dict[str, list[tuple[Segment, End]]]:
+        found: dict[str, list[tuple[Segment, End]]] = {}
+        for segment in self.segments:
+            for end in segment.ends:
+                found.setdefault(end.node, []).append((segment, end))
+        return found
+
     def of(self, node: str) -> Iterator[tuple[Segment, End]]:
         """The segments a node is on, in the order of the lab file, with its end."""
-        for segment in self.segments:
-            if end := segment.end(node):
-                yield segment, end
+        yield from self._by_node.get(node, ())
 
     def vrfs(self, node: str) -> tuple[str, ...]:
         """The VRFs a node has, in order of appearance."""

@@ -99,12 +99,14 @@ class _Apply:
         changed = {entry.new.name: entry.old for entry in self.change.changed if entry.new.name not in self.new}
         reloads = self._rewrite(changed)
         starter = Starter(self.runtime, self._due(), self.observer)
-        # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
-        routing = {session.node for session in self.plan.sessions}
-        starter.step(routing)
         with self._step("links"):
             self._retract(changed)
             self.runtime.program(self.plan.nodes, self.plan.links, fresh=len(self.new) == len(self.plan.nodes))
+        # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
+        # But not before their links and addresses: FRR's zebra (8.4) forgets an address that comes while it starts, when
+        # it hears of it before it has heard of the interface (zebra_if_addr_update_ctx).
+        routing = {session.node for session in self.plan.sessions}
+        starter.step(routing)
         with self._step("rulesets"), ThreadPoolExecutor(1) as beside:
             loading = beside.submit(self._load_rulesets, changed)
             starter.start(self.deadline, routing)

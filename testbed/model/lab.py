@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, PrivateAttr, model_validator
 
 from testbed.model.base import Located
 from testbed.model.faults import FieldError
@@ -244,10 +244,15 @@ class Link(Located):
     mtu: Mtu | None = None
     bgp: bool = Field(default=False, description="whether its routers are BGP neighbours over it")
 
+    _ends: tuple[LinkEnd, ...] = PrivateAttr(default=())
+
+    def model_post_init(self, _: Any) -> None:
+        self._ends = tuple(end if isinstance(end, LinkEnd) else LinkEnd(node=end) for end in self.endpoints)
+
     @property
     def ends(self) -> tuple[LinkEnd, ...]:
         """The endpoints, short forms written out."""
-        return tuple(end if isinstance(end, LinkEnd) else LinkEnd(node=end) for end in self.endpoints)
+        return self._ends
 
     @property
     def instances(self) -> tuple[str | None, ...]:

@@ -143,7 +143,7 @@ class Process:
         env: pairs, added to a minimal environment.
         vrf: the routing instance whose sockets it gets.
         after: processes of the same node that must be ready before it is started.
-        reload: how a change of `files` is taken over: `restart`, or `vtysh` (FRR), `hup` (SIGHUP), `bird` (birdc configure).
+        reload: how a change of `files` is taken over: `restart`, or `vtysh` (FRR), `hup` (SIGHUP), `bird` (birdc).
         reload_command: what is run in the node for `bird`.
         files: paths whose change concerns this process; for `vtysh` the first is its configuration.
     """

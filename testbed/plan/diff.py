@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import Field, dataclass, fields, is_dataclass
+from difflib import unified_diff
 
-from testbed.plan import Link, Node, Plan
+from testbed.plan import MAIN_TABLE, Link, Node, Plan, Route, SecretRef
 
 # What a set of namespaces cannot change while it lives.
 IDENTITY = ("kind", "parent", "hostname", "vrfs")
@@ -43,6 +46,7 @@ class PlanDiff:
 
 def diff(old: Plan, new: Plan) -> PlanDiff:
     """What must change to get from `old` to `new`."""
+    links = frozenset(old.links), frozenset(new.links)
     before = {node.name: node for node in old.nodes}
     after = {node.name: node for node in new.nodes}
     return PlanDiff(
@@ -53,8 +57,8 @@ def diff(old: Plan, new: Plan) -> PlanDiff:
             for node in new.nodes
             if node.name in before and before[node.name] != node
         ),
-        links_added=tuple(link for link in new.links if link not in old.links),
-        links_removed=tuple(link for link in old.links if link not in new.links),
+        links_added=tuple(link for link in new.links if link not in links[0]),
+        links_removed=tuple(link for link in old.links if link not in links[1]),
     )
 
 
@@ -75,35 +79,101 @@ def describe(found: PlanDiff) -> list[str]:
 
 
 def _link(link: Link) -> str:
-    return f"{link.a.node}:{link.a.interface} – {link.b.node}:{link.b.interface}"
+    return f"{link.a.node}:{link.a.interface} - {link.b.node}:{link.b.interface}"
 
 
 def _field_lines(name: str, old: object, new: object) -> list[str]:
+    """The lines about one field of a node."""
     if not (isinstance(old, tuple) and isinstance(new, tuple)):
-        return [f"~ {name}: {old} → {new}"]
+        return [f"~ {name}: {_shown(old)} → {_shown(new)}"]
+    before, after = _keyed(old), _keyed(new)
+    lines = [f"- {name}: {_whole(key, entry)}" for key, entry in before.items() if key not in after]
+    lines += [f"+ {name}: {_whole(key, entry)}" for key, entry in after.items() if key not in before]
+    for key, entry in after.items():
+        if key in before and before[key] != entry:
+            lines += [f"~ {name}: {key}: {line}" for line in _changes(before[key], entry)]
+    return lines or [f"~ {name}: in another order"]
+
+
+def _keyed(entries: Iterable[object]) -> dict[str, object]:
+    """Entries by what names them; a second one of the same name gets a number."""
+    found: dict[str, object] = {}
+    count: Counter[str] = Counter()
+    for entry in entries:
+        key = _key(entry)
+        count[key] += 1
+        found[key if count[key] == 1 else f"{key} ({count[key]})"] = entry
+    return found
+
+
+def _key(entry: object) -> str:
+    if isinstance(entry, tuple):
+        return str(entry[0])
+    if isinstance(entry, Route):
+        where = f" in VRF {entry.vrf}" if entry.vrf else ""
+        return entry.to + where + (f" in table {entry.table}" if entry.table != MAIN_TABLE else "")
+    for field in _NAMES:
+        if hasattr(entry, field):
+            return str(getattr(entry, field))
+    return str(entry)
+
+
+_NAMES = ("path", "name", "priority")
+_TEXTS = ("content", "text")
+
+
+def _whole(key: str, entry: object) -> str:
+    """An entry in one line, without the text of a file or ruleset."""
+    if isinstance(entry, tuple):
+        return " ".join(str(part) for part in entry)
+    if not is_dataclass(entry):
+        return key
+    named = {*_NAMES, *_TEXTS, "to", "table", "vrf"}
+    facts = [
+        f"{field.name} {_shown(getattr(entry, field.name))}"
+        for field in fields(entry)
+        if field.name not in named and getattr(entry, field.name) != _default(field)
+    ]
+    return f"{key} ({', '.join(facts)})" if facts else key
+
+
+def _default(field: Field[object]) -> object:
+    return field.default_factory() if callable(field.default_factory) else field.default
+
+
+def _changes(old: object, new: object) -> list[str]:
+    """How an entry differs from the one that had its name: fields, and lines of texts."""
+    if not is_dataclass(old) or not is_dataclass(new):
+        return [f"{_rest(old)} → {_rest(new)}"]
     lines = []
-    for sign, here, there in (("-", old, new), ("+", new, old)):
-        for entry in here:
-            if entry not in there:
-                lines += _entry_lines(sign, name, entry, there)
+    for field in fields(new):
+        here, there = getattr(old, field.name), getattr(new, field.name)
+        if here == there:
+            continue
+        if field.name in _TEXTS and isinstance(here, str) and isinstance(there, str):
+            lines += _text_changes(here, there)
+        else:
+            lines.append(f"{field.name} {_shown(here)} → {_shown(there)}")
     return lines
 
 
-def _entry_lines(sign: str, name: str, entry: object, there: tuple[object, ...]) -> list[str]:
-    label = next((str(getattr(entry, key)) for key in ("path", "name", "to") if hasattr(entry, key)), str(entry))
-    text = _text(entry)
-    if text is None:
-        return [f"{sign} {name}: {label}"]
-    twin = next((_text(other) for other in there if _label(other) == label), None) or ""
-    known = set(twin.splitlines())
-    return [f"{sign} {name}: {label}: {line.strip()}" for line in text.splitlines() if line not in known]
+def _text_changes(old: str, new: str) -> list[str]:
+    changed = list(unified_diff(old.splitlines(), new.splitlines(), n=0, lineterm=""))[2:]  # without its file names
+    return [f"{line[0]} {line[1:]}" for line in changed if not line.startswith("@@")] or ["other line ends"]
 
 
-def _label(entry: object) -> str:
-    return next((str(getattr(entry, key)) for key in ("path", "name") if hasattr(entry, key)), "")
+def _rest(entry: object) -> str:
+    return " ".join(str(part) for part in entry[1:]) if isinstance(entry, tuple) else str(entry)
 
 
-def _text(entry: object) -> str | None:
-    """The text of a file or ruleset; None for anything else (a secret is not shown)."""
-    found = getattr(entry, "content", getattr(entry, "text", None))
-    return found if isinstance(found, str) else None
+def _shown(value: object) -> str:
+    if isinstance(value, tuple):
+        return " ".join(_shown(part) for part in value) or "none"
+    if isinstance(value, SecretRef):
+        return f"the {value.part} key {value.secret}"
+    if isinstance(value, str) and "\n" in value:
+        return f"{len(value.splitlines())} lines of text"
+    if is_dataclass(value):
+        facts = [f"{field.name} {_shown(getattr(value, field.name))}" for field in fields(value)]
+        return f"[{', '.join(facts)}]"
+    return "none" if value in ("", None) else str(value)

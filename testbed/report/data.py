@@ -9,10 +9,10 @@ from typing import Any
 from testbed.deploy.control import SessionState
 from testbed.deploy.status import NodeStatus, Outline, Status
 from testbed.plan import BgpSession, Flow, Plan
+from testbed.plan.diff import describe
 from testbed.probe.result import LastVerdict, Verdict
+from testbed.report.labs import Risen
 from testbed.runtime.doctor import Finding
-
-SCHEMA_ID = "urn:testbed:lab:v1"
 
 Data = dict[str, Any]
 
@@ -50,8 +50,19 @@ def verdicts_data(lab: str, verdicts: Sequence[Verdict]) -> Data:
     }
 
 
-def plan_counts(plan: Plan) -> Data:
-    """How much of everything a Plan has."""
+def risen_data(risen: Risen) -> Data:
+    """What an `up` came to; `changes` is null for a lab that was not running before, `steps` are seconds."""
+    return {
+        **verdicts_data(risen.plan.name, risen.verdicts),
+        **_counts(risen.plan),
+        "seconds": round(risen.seconds, 3),
+        "steps": dict(risen.steps),
+        "changes": None if risen.change is None else describe(risen.change.planned),
+        "restored": [] if risen.change is None else list(risen.change.restored),
+    }
+
+
+def _counts(plan: Plan) -> Data:
     pods = sum(bool(node.parent) for node in plan.nodes)
     return {
         "nodes": len(plan.nodes) - pods,
@@ -137,16 +148,3 @@ def doctor_data(findings: Sequence[Finding]) -> Data:
         "ok": not any(finding.fatal for finding in findings),
         "findings": [dataclasses.asdict(finding) for finding in findings],
     }
-
-
-def schema_data() -> Data:
-    """The JSON Schema of the lab file, for editors."""
-    from testbed.model.lab import Lab
-
-    schema = Lab.model_json_schema(by_alias=True)
-    head = {
-        "$schema": "https://json-schema.org/draft/2020-12/schema",
-        "$id": SCHEMA_ID,
-        "title": "testbed lab file (testbed/v1)",
-    }
-    return head | {key: value for key, value in schema.items() if key != "title"}

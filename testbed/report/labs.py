@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from testbed.deploy.status import Outline
 from testbed.plan import Plan
+from testbed.plan.diff import PlanDiff
 from testbed.probe.result import Verdict
 from testbed.report.words import age, columns, count, duration
 
@@ -25,14 +27,55 @@ def lab_lines(labs: Sequence[Outline], shipped: Sequence[str], now: float) -> li
     return columns(rows)
 
 
-def up_summary(plan: Plan, verdicts: Sequence[Verdict], seconds: float) -> str:
+@dataclass(frozen=True)
+class Change:
+    """What an `up` did to a lab that was running: the Plans' difference, and what should have run and did not."""
+
+    planned: PlanDiff
+    restored: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Risen:
+    """What an `up` came to.
+
+    Args:
+        change: None for a lab that was not running before.
+        seconds: from the reading of the files to the last verdict. steps: name → seconds, of its parts.
+    """
+
+    plan: Plan
+    change: Change | None
+    verdicts: tuple[Verdict, ...]
+    seconds: float
+    steps: Mapping[str, float]
+
+
+def change_lines(change: Change, most: int = 12) -> list[str]:
+    """A change in a few lines: a line per node and per thing that was restored, links counted."""
+    planned = change.planned
+    lines = [f"+ {node.kind} {node.name}" for node in planned.added]
+    lines += [f"- {node.kind} {node.name}" for node in planned.removed]
+    for entry in planned.changed:
+        how = "made anew" if entry.recreated else ", ".join(entry.fields)
+        lines.append(f"~ {entry.new.kind} {entry.new.name}: {how}")
+    for sign, links in (("+", planned.links_added), ("-", planned.links_removed)):
+        lines += [f"{sign} {count(len(links), 'link')}"] if links else []
+    lines += [f"! {name} did not run, and was started again" for name in change.restored]
+    if len(lines) > most:
+        lines = [*lines[: most - 1], f"… and {len(lines) - most + 1} more"]
+    return lines or ["nothing had changed"]
+
+
+def up_summary(risen: Risen) -> str:
     """ "edge is up: 13 nodes, 9 pods, 44 BGP sessions, 214 routes, 18 of 18 flows as expected, 4.1 s"."""
+    plan = risen.plan
     pods = sum(bool(node.parent) for node in plan.nodes)
     parts = [count(len(plan.nodes) - pods, "node")]
     for number, noun in ((pods, "pod"), (len(plan.sessions), "BGP session"), (len(plan.routes), "route")):
         parts += [count(number, noun)] if number else []
-    parts += [passed(verdicts)] if verdicts else []
-    return f"{plan.name} is up: {', '.join(parts)}, {duration(seconds)}"
+    parts += [passed(risen.verdicts)] if risen.verdicts else []
+    return f"{plan.name} is up: {', '.join(parts)}, {duration(risen.seconds)}"
 
 
 def passed(verdicts: Sequence[Verdict]) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from testbed.plan import MAIN_TABLE, File, Flow, Link, Node, Plan, Process, Ready, Route, Rule, Service
@@ -205,17 +204,3 @@ def _changes(noun: str, before: Mapping[str, object], after: Mapping[str, object
     signs += [("-", name) for name in before if name not in after]
     signs += [("~", name) for name, entry in after.items() if name in before and before[name] != entry]
     return [f"{sign} {noun} {name}" for sign, name in signs]
-
-
-def change_summary(change: PlanDiff, most: int = 12) -> list[str]:
-    """What an `up` has changed, in a few lines: a line per node, links counted."""
-    lines = [f"+ {node.kind} {node.name}" for node in change.added]
-    lines += [f"- {node.kind} {node.name}" for node in change.removed]
-    for entry in change.changed:
-        how = "made anew" if entry.recreated else ", ".join(entry.fields)
-        lines.append(f"~ {entry.new.kind} {entry.new.name}: {how}")
-    counted = Counter({"+": len(change.links_added), "-": len(change.links_removed)})
-    lines += [f"{sign} {count(number, 'link')}" for sign, number in counted.items() if number]
-    if len(lines) > most:
-        lines = [*lines[: most - 1], f"… and {len(lines) - most + 1} more"]
-    return lines

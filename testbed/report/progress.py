@@ -48,11 +48,14 @@ def present(progress: Progress) -> str:
 def missing(progress: Progress, width: int) -> str:
     """Some of what is awaited, by name, and how much more there is; empty when there is nothing."""
     names = [name for entry in progress.awaited for name in entry.missing]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     if not names:
         return ""
-    room = width - len("awaiting ") - len(more)
-    return "awaiting " + cut("; ".join(names[:SHOWN]), room) + more
+    for shown in range(min(SHOWN, len(names)), 0, -1):  # the most that fit
+        more = f" and {len(names) - shown} more" if len(names) > shown else ""
+        line = f"awaiting {'; '.join(names[:shown])}{more}"
+        if len(line) <= width:
+            return line
+    return cut(line, width)
 
 
 def lines(progress: Progress, width: int) -> list[str]:

@@ -35,7 +35,8 @@ def status_report(
     for part in parts:
         yield part
         yield ""
-    yield summary(status, verdicts)
+    names = {flow.name for flow in flows}
+    yield summary(status, [verdict for verdict in verdicts if verdict.flow in names])
 
 
 def node_table(nodes: Sequence[NodeStatus]) -> Table:
@@ -145,10 +146,13 @@ def flow_table(flows: Sequence[Flow], verdicts: Sequence[LastVerdict], now: floa
 
 
 def summary(status: Status, verdicts: Sequence[LastVerdict]) -> Text:
-    """What is wrong, one line each, then one line for the whole lab."""
+    """What is wrong with nodes, one line each, how many sessions are missing, then one line for the whole lab."""
     text = Text()
-    for problem in status.problems:
-        text.append(f"{problem}\n", style=POOR)
+    for node in status.nodes:
+        for fault in node.faults:
+            text.append(f"{node.name}: {fault}\n", style=POOR)
+    if missing := sum(not state.established for _, state in status.sessions):
+        text.append(f"{missing} of {count(len(status.sessions), 'BGP session')} not established\n", style=POOR)
     kinds = Counter("pod" if node.parent else "node" for node in status.nodes)
     counts = [count(kinds["node"], "node")]
     counts += [count(kinds["pod"], "pod")] if kinds["pod"] else []

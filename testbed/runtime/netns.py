@@ -16,7 +16,7 @@ from testbed.plan import Node, Process
 from testbed.runtime.base import NodeState
 from testbed.runtime.client import Supervisor, node_request, process_request
 from testbed.runtime.supervised import STATE, SUPERVISOR, Supervised
-from testbed.wait import Deadline, until
+from testbed.wait import Deadline, readable
 
 SUFFIX = b"/testbed/runtime/supervisor.py"  # wherever the package is that started a lab
 LAST = 30.0  # seconds the kernel has to end a lab
@@ -54,14 +54,11 @@ class NetnsRuntime(Supervised):
         """Kill the supervisor: it is pid 1 of the lab's pid namespace, so the kernel ends all the rest with it."""
         self.close()
 
-        def gone() -> bool:
-            for pid in _pids(self.lab):
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            return not self.exists()
-
-        if not until(gone, Deadline(LAST)):
-            raise DeployError(f"processes of lab {self.lab} do not end: {_pids(self.lab)}")
+        deadline = Deadline(LAST)
+        while pids := _pids(self.lab):
+            for pid in pids:
+                if not _end(pid, deadline):
+                    raise DeployError(f"processes of lab {self.lab} do not end: {_pids(self.lab)}")
         shutil.rmtree(self.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
             STATE.rmdir()  # only when no other lab is left
@@ -109,6 +106,23 @@ def _supervised() -> Iterator[tuple[int, str]]:
 
 def _pids(lab: str) -> list[int]:
     return [pid for pid, name in _supervised() if name == lab]
+
+
+def _end(pid: int, deadline: Deadline) -> bool:
+    """Kill a process and wait until it has ended, and all of the pid namespace it is pid 1 of; whether it has in time.
+
+    Only its pidfd tells (pidfd_open(2)): a process loses its command line before the kernel ends what is below it.
+    """
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    try:
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        return bool(readable([descriptor], deadline.left))
+    finally:
+        os.close(descriptor)
 
 
 def labs() -> list[str]:

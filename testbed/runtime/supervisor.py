@@ -225,8 +225,15 @@ def hold() -> None:
                 pass
 
 
+def close_all_but(kept: int) -> None:
+    """Close all descriptors but the standard streams and one: another node's namespaces would live on by them."""
+    os.closerange(3, kept)
+    os.closerange(kept + 1, os.sysconf("SC_OPEN_MAX"))
+
+
 def start_holder(request: dict[str, Any], channel: socket.socket) -> None:
     """In the process between: start the holder, hand its pidfd to the supervisor, end."""
+    close_all_but(channel.fileno())
     unshare(CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
@@ -351,7 +358,7 @@ class Supervisor:
     def answer(self, connection: socket.socket) -> None:
         """Read one request (a length, then JSON; descriptors with its first bytes), carry it out, answer it."""
         try:
-            head, received, _, _ = socket.recv_fds(connection, 4, 8)
+            head, received = receive_with_descriptors(connection, 4)
             if len(head) < 4:
                 self.forget(connection)
                 return
@@ -468,7 +475,7 @@ class Supervisor:
         told: dict[str, list[int]] = {}
         with channel:
             while len(told) < 2:  # the holder and the process between speak in either order
-                text, descriptors, _, _ = socket.recv_fds(channel, 65536, 64)
+                text, descriptors = receive_with_descriptors(channel, 65536)
                 if not text:
                     break
                 told[text.decode()] = descriptors
@@ -678,6 +685,14 @@ def become_program(node: Node, program: dict[str, Any], streams: list[int], fail
     except BaseException as error:  # told through the pipe that a successful exec would have closed
         os.write(failure, str(error).encode())
         os._exit(127)
+
+
+def receive_with_descriptors(connection: socket.socket, size: int) -> tuple[bytes, list[int]]:
+    """Bytes and the descriptors that came with them. No program inherits those: it would keep other nodes alive."""
+    data, descriptors, _, _ = socket.recv_fds(connection, size, 64)
+    for descriptor in descriptors:  # recv_fds passes no MSG_CMSG_CLOEXEC on, though it takes it
+        os.set_inheritable(descriptor, False)
+    return data, descriptors
 
 
 def receive_exactly(connection: socket.socket, size: int) -> bytes:

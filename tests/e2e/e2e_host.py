@@ -136,8 +136,10 @@ def processes() -> list[Process]:
 
 
 def _process(path: Path) -> tuple[int, str, bool, int]:
-    """(parent, argv, nested, start time)"""
+    """(parent, argv, nested, start time). Raises OSError when it has ended, also when nobody has waited for it yet."""
     status = dict(line.split(":\t", 1) for line in (path / "status").read_text().splitlines() if ":\t" in line)
+    if status["State"].startswith("Z"):
+        raise ProcessLookupError(path)
     started = int((path / "stat").read_text().rpartition(")")[2].split()[19])
     argv = (path / "cmdline").read_bytes().decode(errors="replace").rstrip("\0")
     return int(status["PPid"]), argv or status["Name"], len(status["NSpid"].split()) > 1, started

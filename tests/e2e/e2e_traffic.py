@@ -30,7 +30,9 @@ class Stream:
         return sorted(set(range(self.sent)) - self.arrived)
 
     def report(self) -> str:
-        return f"{self.source} → {self.target}: {len(self.lost)} of {self.sent} lost: {self.lost[:20]} {self.refused[:5]}"
+        return (
+            f"{self.source} → {self.target}: {len(self.lost)} of {self.sent} lost: {self.lost[:20]} {self.refused[:5]}"
+        )
 
 
 @contextlib.contextmanager

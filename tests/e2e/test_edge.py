@@ -19,7 +19,9 @@ def test_every_flow_is_as_declared(edge):
     verdicts = edge.test()
     assert len(verdicts) == len(edge.plan.flows) >= 18
     assert not [(entry.flow.name, entry.reasons) for entry in verdicts if not entry.passed]
-    assert [(entry.flow, entry.passed) for entry in edge.last_verdicts()] == [(entry.flow.name, True) for entry in verdicts]
+    assert [(entry.flow, entry.passed) for entry in edge.last_verdicts()] == [
+        (entry.flow.name, True) for entry in verdicts
+    ]
 
 
 def test_nothing_is_amiss(edge):
@@ -34,6 +36,10 @@ def test_up_again_changes_nothing(edge):
     assert not edge.up(compiled(EDGE, edge.name))
     assert pids(edge) == before
     assert_flows(edge, ["ssh-from-amf", "smf-from-ops"])
+
+
+ROUTE_TYPES = {"1": "unicast", "6": "blackhole", "7": "unreachable", "8": "prohibit"}
+RTPROT_STATIC = "4"  # what `up` puts in; a routing daemon's own static routes have another (rtnetlink(7))
 
 
 # --- the kernel's state against the Plan ------------------------------------------------------------------------------
@@ -55,8 +61,8 @@ def test_routes_are_as_planned(edge):
     checked = 0
     for node, vrf in places(edge.plan):
         planned = {described(entry) for entry in node.routes if entry.vrf == vrf}
-        answer = edge.runtime.run(node.name, vrf, ("ip", "-j", "route", "show", "table", "all"))
-        found = {live(entry) for entry in json.loads(answer) if entry["protocol"] == "static"}
+        answer = edge.runtime.run(node.name, vrf, ("ip", "-N", "-j", "route", "show", "table", "all"))
+        found = {live(entry) for entry in json.loads(answer) if entry["protocol"] == RTPROT_STATIC}
         assert found == planned, (node.name, vrf)
         checked += len(planned)
     assert checked > 20
@@ -65,7 +71,9 @@ def test_routes_are_as_planned(edge):
 def test_rules_are_as_planned(edge):
     checked = 0
     for node, vrf in places(edge.plan):
-        planned = {(entry.priority, entry.table, entry.fwmark, entry.fwmask) for entry in node.rules if entry.vrf == vrf}
+        planned = {
+            (entry.priority, entry.table, entry.fwmark, entry.fwmask) for entry in node.rules if entry.vrf == vrf
+        }
         answer = json.loads(edge.runtime.run(node.name, vrf, ("ip", "-j", "rule")))
         found = {
             (entry["priority"], int(entry["table"]), int(entry.get("fwmark", "0"), 0), int(entry.get("fwmask", "0"), 0))
@@ -99,8 +107,7 @@ def places(plan: Plan) -> list[tuple[Node, str | None]]:
 
 
 def described(route: Route) -> tuple[str, str, str, str, int, str]:
-    table = "main" if route.table == 254 else str(route.table)
-    return str(ip_network(route.to)), route.via, route.dev, table, route.metric, route.kind
+    return str(ip_network(route.to)), route.via, route.dev, str(route.table), route.metric, route.kind
 
 
 def live(entry: dict) -> tuple[str, str, str, str, int, str]:
@@ -109,9 +116,9 @@ def live(entry: dict) -> tuple[str, str, str, str, int, str]:
         str(ip_network(to)),
         entry.get("gateway", ""),
         entry.get("dev", ""),
-        entry.get("table", "main"),
+        entry.get("table", "254"),
         entry.get("metric", 0),
-        entry.get("type", "unicast"),
+        ROUTE_TYPES[entry.get("type", "1")],
     )
 
 

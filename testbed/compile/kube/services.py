@@ -12,8 +12,6 @@ from testbed.model.kube import Metadata, Service, ServicePort, ServiceSpec
 Path = tuple[str | int, ...]
 
 NODE_PORTS = range(30000, 32768)  # kube-apiserver --service-node-port-range
-
-
 API = "default/kubernetes"
 
 
