@@ -1,27 +1,29 @@
-# make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns
+# make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
-# make test-all  the same with every capability required (containers and the full-kernel VM come with later versions)
+# make test-all  the same with every capability required, and end-to-end tests on Docker: on the engine that answers, else
+#                on one that the script START_DOCKERD starts (the full-kernel VM comes with a later version)
 # make bench     benchmarks; see docs/benchmarks.md
 SHELL := /bin/sh
 LAB ?= edge
 NAME ?=
-RUNTIME ?= netns
+RUNTIME ?=
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# What nodes run (the same list as `testbed doctor` checks), and what a bare Debian lacks to make a virtual environment.
-PACKAGES := frr frr-pythontools bird nginx-light openssh-server openssh-client dnsmasq-base busybox-static \
-    iproute2 iptables nftables nfacct procps iputils-ping
+# What nodes run, what a bare Debian lacks to make a virtual environment, and to make an image without a registry.
+PACKAGES := $(shell sed 's/\#.*//' configs/image/packages)
 BASE := python3 python3-venv ca-certificates
+IMAGE := mmdebstrap
 
 name = $(if $(NAME),--name $(NAME))
+runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
 
-.PHONY: lab-up lab-down setup setup-dev test test-all lint unit e2e bench clean
+.PHONY: lab-up lab-down setup setup-dev setup-docker test test-all lint unit e2e e2e-docker bench clean
 
-lab-up: setup
-	@$(BIN)/testbed up $(LAB) --runtime $(RUNTIME) $(name)
+lab-up: setup $(if $(filter docker,$(RUNTIME)),setup-docker)
+	@$(BIN)/testbed up $(LAB) $(runtime) $(name)
 
 lab-down: setup
 	@$(BIN)/testbed down $(LAB) $(name)
@@ -30,6 +32,9 @@ setup: $(VENV)/.installed
 	@scripts/install-packages $(PACKAGES)
 
 setup-dev: setup $(VENV)/.installed-dev
+
+setup-docker:
+	@scripts/install-packages $(IMAGE)
 
 $(VENV)/.installed: pyproject.toml
 	@scripts/install-packages $(BASE)
@@ -44,8 +49,9 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 
 test: lint unit e2e
 
-test-all: export TESTBED_REQUIRE = netns
-test-all: test
+test-all: export TESTBED_REQUIRE = netns,docker
+test-all: test setup-docker
+	scripts/with-docker $(MAKE) e2e-docker
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -57,7 +63,10 @@ unit: setup-dev
 	$(BIN)/pytest -m "not live" tests
 
 e2e: setup-dev
-	$(BIN)/pytest -m live tests
+	$(BIN)/pytest -m "live and not docker" tests
+
+e2e-docker: setup-dev
+	$(BIN)/pytest -m "live and docker" tests
 
 bench: setup-dev
 	$(BIN)/python -m bench $(BENCH)

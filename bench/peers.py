@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / ".cache"
 DRIVER = Path(__file__).with_name("with_mininet.py")
 LOOPBACK_UP = "ip link set lo up"
+# FRR's topotests use it so too. Otherwise it enters the namespaces of process 1, which a container may forbid.
+MUNET = ("--no-cli", "--unshare-inline")
 
 # Every node has a mount namespace of its own, whatever tool made it. `zebra -d` returns when it serves its clients.
 SCRIPT = """\
@@ -32,7 +34,7 @@ exec {library}/bgpd -f {folder}/bgpd.conf -P 0 -i /run/frr/bgpd.pid >{folder}/bg
 
 
 def write_scripts(plan: Plan, folder: Path) -> dict[str, Path]:
-    """For each node the script that becomes its routing daemons, with the Plan's own configuration files and sysctls."""
+    """For each node the script that starts its routing daemons, with the Plan's own configuration and sysctls."""
     scripts = {}
     for node in plan.nodes:
         own = folder / node.name
@@ -89,7 +91,8 @@ def mininet_topology(plan: Plan, scripts: Mapping[str, Path]) -> str:
     """The lab as the JSON that with_mininet.py reads."""
     addresses = _addresses(plan)
     links = [
-        [(end.node, end.interface, addresses[end.node, end.interface]) for end in (link.a, link.b)] for link in plan.links
+        [(end.node, end.interface, addresses[end.node, end.interface]) for end in (link.a, link.b)]
+        for link in plan.links
     ]
     return json.dumps({"nodes": {name: str(script) for name, script in scripts.items()}, "links": links})
 
@@ -115,9 +118,13 @@ def find_munet() -> Peer | str:
     """munet in this Python, in .cache/munet or on the path; or the reason why it cannot be run."""
     for program in (Path(sys.executable).with_name("munet"), CACHE / "munet" / "bin" / "munet"):
         if program.exists():
-            return Peer("munet", (str(program),), {})
+            return Peer("munet", (str(program), *MUNET), {})
     found = shutil.which("munet")
-    return Peer("munet", (found,), {}) if found else "not installed: `python -m bench --get-peers` puts it into .cache"
+    return (
+        Peer("munet", (found, *MUNET), {})
+        if found
+        else "not installed: `python -m bench --get-peers` puts it into .cache"
+    )
 
 
 def find_mininet() -> Peer | str:

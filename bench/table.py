@@ -7,18 +7,18 @@ from collections.abc import Sequence
 
 
 def spread(values: Sequence[float], digits: int = 2) -> str:
-    """The median, and the least and the greatest where there are several: `3.71 (3.28–4.07)`."""
+    """The median, and the least and the greatest where there are several: `3.71 (3.28-4.07)`."""
     if not values:
         return "-"
     median = f"{statistics.median(values):.{digits}f}"
-    return median if len(values) == 1 else f"{median} ({min(values):.{digits}f}–{max(values):.{digits}f})"
+    return median if len(values) == 1 else f"{median} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> str:
-    """The ratio of the medians: `1.3×`."""
+    """The ratio of the medians: `1.3x`."""
     if not values or not base or not statistics.median(base):
         return "-"
-    return f"{statistics.median(values) / statistics.median(base):.2f}×"
+    return f"{statistics.median(values) / statistics.median(base):.2f}x"
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -27,7 +27,10 @@ def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
     texts = []
     for line in lines:
-        cells = [cell.ljust(width) if not index else cell.rjust(width) for index, (cell, width) in enumerate(zip(line, widths, strict=True))]
+        cells = [
+            cell.ljust(width) if not index else cell.rjust(width)
+            for index, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         texts.append("  ".join(cells).rstrip())
     texts.insert(1, "  ".join("-" * width for width in widths))
     return "\n".join(texts)

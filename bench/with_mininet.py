@@ -12,7 +12,7 @@ import json
 import sys
 from pathlib import Path
 
-from mininet.net import Mininet
+from mininet.net import Mininet  # type: ignore[import-not-found]  # no dependency of the project
 
 
 def main() -> None:
@@ -24,10 +24,10 @@ def main() -> None:
     net.start()
     started = [node.popen(["sh", topology["nodes"][name]]) for name, node in nodes.items()]
     sys.stdin.read()
-    for node, process in zip(nodes.values(), started):
+    for node, process in zip(nodes.values(), started, strict=True):
         process.terminate()
         node.sendCmd("kill $(cat /run/frr/zebra.pid)")
-    for node, process in zip(nodes.values(), started):
+    for node, process in zip(nodes.values(), started, strict=True):
         node.waitOutput()
         process.wait()
     net.stop()

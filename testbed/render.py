@@ -10,16 +10,20 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 _PACKAGE = Path(__file__).resolve().parent
 
 
+def configs() -> Path:
+    """The folder `configs`: in the installed package, else beside it in the checkout."""
+    installed = _PACKAGE / "configs"
+    return installed if installed.is_dir() else _PACKAGE.parent / "configs"
+
+
 @cache
 def environment() -> Environment:
     """The templates of the project: `environment().get_template("bird/bird.cfg.j2")`.
 
-    They lie in `testbed/configs` of an installed package, else in `configs` of the checkout. A name that a template
-    uses and is not given is an error (jinja2.UndefinedError).
+    A name that a template uses and is not given is an error (jinja2.UndefinedError).
     """
-    installed = _PACKAGE / "configs"
     return Environment(  # noqa: S701 - the texts are configuration files, not HTML
-        loader=FileSystemLoader(installed if installed.is_dir() else _PACKAGE.parent / "configs"),
+        loader=FileSystemLoader(configs()),
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,

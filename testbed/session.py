@@ -25,19 +25,26 @@ from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
+from testbed.runtime import docker, engine, netns
 from testbed.runtime.base import NodeState
-from testbed.runtime.netns import NetnsRuntime, labs
 from testbed.runtime.supervised import STATE
 
-RUNTIMES = ("netns",)
-LATER_RUNTIMES = ("docker", "containerlab")
+RUNTIMES = ("netns", "docker")
+LATER_RUNTIMES = ("containerlab",)
 TIMEOUT = 60.0  # seconds until a lab must be ready
 VERDICTS = "verdicts.json"
 
 
 def running() -> list[str]:
     """The names of the labs that run on this machine."""
-    return labs()
+    return sorted({*netns.labs(), *engine.labs()})
+
+
+def runtime_of(name: str) -> str:
+    """The runtime that a lab runs on; empty when nothing of it does."""
+    if netns.NetnsRuntime(name).exists():
+        return "netns"
+    return "docker" if engine.has(name) else ""
 
 
 def known() -> list[str]:
@@ -68,16 +75,16 @@ def _hint(word: str, choices: Iterable[str]) -> str:
     return suggest(word, choices)
 
 
-def check(name: str, runtime: str = RUNTIMES[0]) -> None:
+def check(name: str, runtime: str = "") -> None:
     """Raise InputError when a lab cannot run under that name, or there is no such runtime."""
     if runtime in LATER_RUNTIMES:
         raise InputError([Problem(f"the runtime {runtime} is not supported yet", hint=f"use {', '.join(RUNTIMES)}")])
-    if runtime not in RUNTIMES:
+    if runtime and runtime not in RUNTIMES:
         raise InputError([Problem(f"no runtime {runtime!r}", hint=_hint(runtime, RUNTIMES))])
     try:
         host_label(name)
     except ValueError as error:
-        raise InputError([Problem(f"{name!r} cannot be the name of a lab: {error}")]) from None
+        raise InputError([Problem(f"the name of a lab: {error}")]) from None
 
 
 def _meant(name: str, nodes: Iterable[str], pods: Sequence[str]) -> str:
@@ -107,16 +114,17 @@ class Session:
     """A lab on this machine, by the name it runs under.
 
     Args:
-        name: of the lab. runtime: one of RUNTIMES.
+        name: of the lab. runtime: one of RUNTIMES; empty: the one it runs on, else the first.
 
     Raises:
         InputError: the name is no host name, or there is no such runtime.
     """
 
-    def __init__(self, name: str, runtime: str = "netns") -> None:
+    def __init__(self, name: str, runtime: str = "") -> None:
         check(name, runtime)
         self.name = name
-        self.runtime = NetnsRuntime(name)
+        chosen = runtime or runtime_of(name)
+        self.runtime = docker.DockerRuntime(name) if chosen == "docker" else netns.NetnsRuntime(name)
 
     @property
     def directory(self) -> Path:
@@ -161,15 +169,23 @@ class Session:
     def up(self, plan: Plan, *, timeout: float = TIMEOUT, observer: Observer = ignore, keep: bool = False) -> PlanDiff:
         """Make the Plan real, or apply its difference to what runs; returns what was applied.
 
-        See testbed.deploy.apply.up for arguments and errors.
+        See testbed.deploy.apply.up for arguments and errors; besides, InputError when the lab runs on another runtime.
         """
         plan = dataclasses.replace(plan, name=self.name)
         warming = threading.Thread(target=probes.warm_up, args=({flow.protocol for flow in plan.flows},), daemon=True)
         warming.start()  # the probes' libraries load while the network converges
         with self._alone():
+            self._refuse_elsewhere()
+            self.runtime.prepare(observer)
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=observer, keep=keep)
         warming.join()
         return change
+
+    def _refuse_elsewhere(self) -> None:
+        there = runtime_of(self.name)
+        if there not in ("", self.runtime.name):
+            problem = f"lab {self.name} runs on the runtime {there}, not on {self.runtime.name}"
+            raise InputError([Problem(problem, hint=f"`testbed down {self.name}` ends it; or use another --name")])
 
     def down(self) -> bool:
         """End the lab, whatever state it is in; returns whether there was anything to end."""
@@ -217,7 +233,8 @@ class Session:
         states = self.nodes()
         pods = sum(bool(state.parent) for state in states.values())
         starts = [process.started for state in states.values() for process in state.processes.values()]
-        return Outline(self.name, self.whole, len(states) - pods, pods, min(starts, default=0.0))
+        since = min(starts, default=0.0)
+        return Outline(self.name, self.whole, len(states) - pods, pods, since, self.runtime.name)
 
     def log_files(self, node: str, process: str = "") -> dict[str, Path]:
         """Program → the file that holds what it prints, for one program of a node or all of them.

@@ -52,11 +52,15 @@ def until(done: Callable[[], bool], deadline: Deadline, wake: Iterable[Readable]
     while not done():
         if deadline.passed:
             return False
-        woken = select.select(watched, [], [], min(pause, deadline.left))[0]
+        woken = readable(watched, min(pause, deadline.left))
         pause = FIRST_PAUSE if woken else min(pause * 1.5, LAST_PAUSE)
     return True
 
 
 def readable(descriptors: Iterable[Readable | int], seconds: float) -> list[Readable | int]:
     """Those of the descriptors that are readable, waiting up to `seconds` for the first."""
-    return select.select(list(descriptors), [], [], seconds)[0]
+    poll = select.poll()  # unlike select(2), it takes descriptors above 1023
+    watched = {entry if isinstance(entry, int) else entry.fileno(): entry for entry in descriptors}
+    for number in watched:
+        poll.register(number, select.POLLIN)
+    return [watched[number] for number, _ in poll.poll(seconds * 1000)]

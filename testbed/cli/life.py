@@ -14,19 +14,20 @@ from testbed.cli import complete
 from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, name_in, need_root
 from testbed.cli.prove import ask, show_verdicts
 from testbed.cli.terminal import complain, show_json, show_lines
-from testbed.errors import NoSuchLabError
+from testbed.errors import NoSuchLabError, TestbedError
 
 if TYPE_CHECKING:
     from testbed.report.labs import Risen
 
-RUNTIME = "netns"
 TIMEOUT = 60.0
 
 
 def up(
     lab: LabFile = DEFAULT_LAB,
     name: NameOption = "",
-    runtime: Annotated[str, typer.Option(help="What nodes are made of.")] = RUNTIME,
+    runtime: Annotated[
+        str, typer.Option(help="What nodes are made of: netns or docker; default: what the lab runs on, else netns.")
+    ] = "",
     timeout: Annotated[float, typer.Option(help="Seconds until the lab must be ready.", min=1.0)] = TIMEOUT,
     keep: Annotated[bool, typer.Option("--keep", help="Leave a lab that did not become ready as it is.")] = False,
     no_test: Annotated[bool, typer.Option("--no-test", help="Do not ask the flows.")] = False,
@@ -115,11 +116,19 @@ def down(
     names = _doomed(lab, name, known(), everything=everything)
     if not names:
         typer.echo("no lab is running")
+    status = 0
     for one in names:
         start = time.monotonic()
-        with Session(one) as session:
-            there = session.down()
+        try:
+            with Session(one) as session:
+                there = session.down()
+        except TestbedError as error:  # the others go all the same
+            complain(error)
+            status = error.exit_code
+            continue
         typer.echo(f"{one} is down, {time.monotonic() - start:.1f} s" if there else f"{one} is not running")
+    if status:
+        raise typer.Exit(status)
 
 
 def _doomed(lab: str, name: str, there: list[str], *, everything: bool) -> list[str]:

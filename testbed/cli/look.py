@@ -93,9 +93,10 @@ def doctor(json: JsonOption = False) -> None:
     missing that the netns runtime needs. Nothing of this machine is changed.
     """
     from testbed.report.data import doctor_data
+    from testbed.runtime import docker_doctor
     from testbed.runtime.doctor import examine
 
-    findings = examine()
+    findings = [*examine(), *docker_doctor.examine()]
     if json:
         show_json(doctor_data(findings))
     else:

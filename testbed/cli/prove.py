@@ -10,7 +10,7 @@ import typer
 
 from testbed.cli import complete
 from testbed.cli.options import JsonOption, running_session
-from testbed.cli.terminal import show, show_json
+from testbed.cli.terminal import console, show, show_json
 from testbed.events import Awaited, Step
 
 if TYPE_CHECKING:
@@ -85,6 +85,6 @@ def show_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Print the table of verdicts, and below it why those flows failed that did."""
     from testbed.report.flows import failures, verdict_table
 
-    show([verdict_table(verdicts), ""])
+    show([verdict_table(verdicts, console().width), ""])
     if not all(verdict.passed for verdict in verdicts):
         show([failures(verdicts), ""])

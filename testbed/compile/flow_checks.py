@@ -6,8 +6,8 @@ import ipaddress
 from collections.abc import Iterator
 
 from testbed.compile.flow_places import PlaceError, each, known_node, place
+from testbed.compile.lab_checks import no_vrf
 from testbed.errors import Problem
-from testbed.load.explain import suggest
 from testbed.model.lab import Flow, FlowTarget, Lab, Router
 
 # Fields that mean something to one protocol alone, under their names in the file.
@@ -72,7 +72,8 @@ def _known(lab: Lab, text: str | FlowTarget) -> FlowTarget:
     if word and lab.cluster is None:
         raise PlaceError(f"{word}/{name}: the lab has no cluster")
     if target.vrf and target.vrf not in lab.vrfs:
-        raise PlaceError(f"no VRF {target.vrf!r}", suggest(target.vrf, lab.vrfs))
+        problem = no_vrf(lab, target.vrf, None)
+        raise PlaceError(problem.message, problem.hint)
     return target
 
 
@@ -105,7 +106,7 @@ def _passages(lab: Lab, flow: Flow) -> Iterator[Problem]:
     if flow.vrf and not (flow.via or flow.not_via):
         yield Problem("vrf is that of the routers in via or notVia, and there are none", flow.origin.at("vrf"))
     elif flow.vrf and flow.vrf not in lab.vrfs:
-        yield Problem(f"no VRF {flow.vrf!r}", flow.origin.at("vrf"), suggest(flow.vrf, lab.vrfs))
+        yield no_vrf(lab, flow.vrf, flow.origin.at("vrf"))
 
 
 def _fields(flow: Flow) -> Iterator[Problem]:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from ipaddress import ip_network
 
-from testbed.errors import Problem
+from testbed.errors import Position, Problem
 from testbed.load.explain import suggest
 from testbed.model.base import Located
 from testbed.model.lab import Cluster, Host, KubernetesNode, Lab, Router, Timers
@@ -30,6 +30,11 @@ def lab_problems(lab: Lab) -> list[Problem]:
         if isinstance(node, Router):
             found += _router(lab, node)
     return [*found, *_cluster(lab)]
+
+
+def no_vrf(lab: Lab, vrf: str, position: Position | None) -> Problem:
+    """The problem that the lab has no VRF of that name."""
+    return Problem(f"no VRF {vrf!r}", position, suggest(vrf, lab.vrfs) or "add it to the lab's vrfs")
 
 
 def _vrfs(lab: Lab) -> Iterator[Problem]:
@@ -82,7 +87,7 @@ def _router(lab: Lab, node: Router) -> Iterator[Problem]:
     stated += [(("nat", i), nat.vrf) for i, nat in enumerate(node.nat)]
     for path, vrf in stated:
         if vrf and vrf not in lab.vrfs:
-            yield Problem(f"no VRF {vrf!r}", node.origin.at(*path, "vrf"), suggest(vrf, lab.vrfs))
+            yield no_vrf(lab, vrf, node.origin.at(*path, "vrf"))
     for index, nat in enumerate(node.nat):
         if nat.outside not in lab.nodes:
             place = node.origin.at("nat", index, "outside")
@@ -107,7 +112,7 @@ def _cluster_vrfs(lab: Lab, cluster: Cluster) -> Iterator[Problem]:
     stated += [(("routes", index, "vrf"), route.vrf) for index, route in enumerate(cluster.routes)]
     for path, vrf in stated:
         if vrf is not None and vrf not in lab.vrfs:
-            yield Problem(f"no VRF {vrf!r}", cluster.origin.at(*path), suggest(vrf, lab.vrfs))
+            yield no_vrf(lab, vrf, cluster.origin.at(*path))
 
 
 def _cluster_subnets(cluster: Cluster) -> Iterator[Problem]:

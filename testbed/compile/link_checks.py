@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from ipaddress import ip_address, ip_network
 
 from testbed.compile.addressing import reserved
+from testbed.compile.lab_checks import no_vrf
 from testbed.errors import Problem
 from testbed.load.explain import suggest
 from testbed.model.lab import KubernetesNode, Lab, Link, LinkEnd, Router
@@ -59,9 +60,7 @@ def _vrfs(lab: Lab, link: Link) -> Iterator[Problem]:
     stated = [(("vrf",), link.vrf)] if link.vrf else []
     for path, vrf in (*stated, *((("vrfs", index), vrf) for index, vrf in enumerate(link.vrfs))):
         if vrf not in lab.vrfs:
-            yield Problem(
-                f"no VRF {vrf!r}", link.origin.at(*path), suggest(vrf, lab.vrfs) or "add it to the lab's vrfs"
-            )
+            yield no_vrf(lab, vrf, link.origin.at(*path))
     for index, vrf in enumerate(link.vrfs):
         if vrf in link.vrfs[:index]:
             yield Problem(f"VRF {vrf} is named twice", link.origin.at("vrfs", index))

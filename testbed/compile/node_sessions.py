@@ -118,7 +118,9 @@ class _Node:
         peers = sorted(cluster.peers, key=lambda peer: (bool(peer.spec.node or peer.spec.node_selector), peer.name))
         local = cluster.node(self.name)
         for peer in peers:
-            if peer.spec.address == session.peer and local in selected(cluster.nodes, peer):
+            if (peer.spec.address, peer.spec.port) != (session.peer, session.port):
+                continue
+            if local in selected(cluster.nodes, peer):
                 return peer
         return None
 
@@ -140,7 +142,7 @@ class _Node:
         wanted = _Wanted(
             resource=f"MetalLB's BGPPeer {session.peer}",
             origin=origin,
-            fields=("peerAddress", "peerASN", "password"),
+            fields=("peerAddress", "peerASN" if isinstance(session.peer_asn, int) else "dynamicASN", "password"),
             key=key,
             address=session.address,
             asn=session.my_asn,
@@ -153,7 +155,9 @@ class _Node:
             "interface": session.interface and "interface (an unnumbered session) is not supported yet",
             "bfdProfile": session.bfd and "bfdProfile is not supported yet: routers run no BFD",
             "peerPort": session.port != BGP_PORT and f"peerPort {session.port}: routers listen on {BGP_PORT}",
-            "dualStackAddressFamily": len(session.families) > 1 and "dualStackAddressFamily is not supported yet",
+            "dualStackAddressFamily": session.address
+            and len(session.families) > 1
+            and "dualStackAddressFamily is not supported yet",
         }
         found = [wanted.problem(message, field) for field, message in refused.items() if message]
         yield from found or self._router_side(wanted)
@@ -212,5 +216,7 @@ def _as_mismatch(wanted: _Wanted, router: str, own: RouterBgp) -> str:
         agreed = own.asn != wanted.asn
     else:
         agreed = wanted.peer_asn == own.asn
-    expected = f"AS {wanted.peer_asn}" if isinstance(wanted.peer_asn, int) else f"an {wanted.peer_asn} peer"
+    expected = f"an {wanted.peer_asn} peer of AS {wanted.asn}"
+    if isinstance(wanted.peer_asn, int):
+        expected = f"AS {wanted.peer_asn}"
     return "" if agreed else f"expects {expected} at {wanted.address}, and {router} is AS {own.asn}"

@@ -173,8 +173,8 @@ class _Builder:
         elif not found:
             found = self._from_pools(link)
         if link.mtu and link.mtu < LEAST_MTU_6 and any(network.version == 6 for network in found):
-            hint = "state ipv4 for the link, and no ipv6"
-            self._problem(f"mtu {link.mtu}: IPv6 needs at least {LEAST_MTU_6} (RFC 8200)", link.origin.at("mtu"), hint)
+            hint = "RFC 8200; state ipv4 alone for a link without IPv6"
+            self._problem(f"mtu {link.mtu}: IPv6 needs at least {LEAST_MTU_6} bytes", link.origin.at("mtu"), hint)
         return found
 
     def _from_pools(self, link: Link) -> tuple[Network, ...]:

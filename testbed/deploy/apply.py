@@ -103,8 +103,8 @@ class _Apply:
             self._retract(changed)
             self.runtime.program(self.plan.nodes, self.plan.links, fresh=len(self.new) == len(self.plan.nodes))
         # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
-        # But not before their links and addresses: FRR's zebra (8.4) forgets an address that comes while it starts, when
-        # it hears of it before it has heard of the interface (zebra_if_addr_update_ctx).
+        # But not before their links and addresses: FRR's zebra (8.4) forgets an address that it hears of, while it
+        # starts, before it has heard of the interface (zebra_if_addr_update_ctx).
         routing = {session.node for session in self.plan.sessions}
         starter.step(routing)
         with self._step("rulesets"), ThreadPoolExecutor(1) as beside:
@@ -112,8 +112,7 @@ class _Apply:
             starter.start(self.deadline, routing)
             loading.result()
         with self._step("processes"):
-            for node, process in reloads:
-                self._reload(node, process)
+            self._reload_all(reloads)
             starter.start(self.deadline)
         with self._step("convergence"):
             await_ready(self.runtime, self.plan, self.deadline, self.observer)
@@ -217,6 +216,18 @@ class _Apply:
         for process in old.processes:
             if process not in node.processes and process.name in states[node.name].processes:
                 self.runtime.stop(node.name, process.name)
+
+    def _reload_all(self, reloads: Sequence[tuple[str, Process]]) -> None:
+        """Nodes side by side (frr-reload.py takes seconds for each), the programs of a node one after the other."""
+        nodes = dict.fromkeys(node for node, _ in reloads)
+
+        def reload(node: str) -> None:
+            for process in (process for name, process in reloads if name == node):
+                self._reload(node, process)
+
+        with ThreadPoolExecutor(4) as pool:
+            for _ in pool.map(reload, nodes):
+                pass
 
     def _reload(self, node: str, process: Process) -> None:
         """Have a running program take over its changed files."""

@@ -9,7 +9,7 @@ from testbed.deploy import control
 from testbed.errors import NoSuchNodeError, NotReadyError
 from testbed.events import Awaited, Observer
 from testbed.plan import BgpSession, ExpectedRoute, Plan, Process
-from testbed.runtime.base import NodeState, Runtime
+from testbed.runtime.base import NodeState, Runtime, Sockets
 from testbed.runtime.monitor import RouteMonitor
 from testbed.wait import Deadline, until
 
@@ -159,28 +159,33 @@ def log_end(runtime: Runtime, node: str, process: str, lines: int = 5) -> str:
 
 
 def await_routes(
-    runtime: Runtime, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer
+    sockets: Sockets, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer
 ) -> list[ExpectedRoute]:
-    """Wait until every expected route is in its kernel table; returns those still missing at the deadline."""
-    wanted: dict[tuple[str, str | None], set[str]] = {}
+    """Wait until every expected route is in its kernel table; returns those still missing at the deadline.
+
+    Args:
+        sockets: opens them in the nodes that the routes name.
+    """
+    missing: dict[tuple[str, str | None], dict[str, str]] = {}  # by routing instance: prefix → the user's words
     for route in routes:
-        wanted.setdefault((route.node, route.vrf), set()).add(route.prefix)
-    monitors = {place: RouteMonitor(runtime, *place) for place in wanted}
-    missing: list[ExpectedRoute] = list(routes)
+        missing.setdefault((route.node, route.vrf), {})[route.prefix] = describe_route(route)
+    monitors = {place: RouteMonitor(sockets, *place) for place in missing}
 
     def arrived() -> bool:
-        for monitor in monitors.values():
-            monitor.read()
-        missing[:] = [route for route in missing if route.prefix not in monitors[route.node, route.vrf].prefixes]
-        observer(Awaited("routes", tuple(describe_route(route) for route in missing), len(routes)))
-        return not missing
+        for place, monitor in monitors.items():
+            if monitor.read():
+                for prefix in monitor.prefixes & missing[place].keys():
+                    del missing[place][prefix]
+        words = tuple(text for texts in missing.values() for text in texts.values())
+        observer(Awaited("routes", words, len(routes)))
+        return not words
 
     try:
         until(arrived, deadline, monitors.values())
     finally:
         for monitor in monitors.values():
             monitor.close()
-    return missing
+    return [route for route in routes if route.prefix in missing[route.node, route.vrf]]
 
 
 def describe_route(route: ExpectedRoute) -> str:

@@ -36,7 +36,11 @@ class ProcessStatus:
 
 @dataclass(frozen=True, slots=True)
 class NodeStatus:
-    """A planned node or pod as it is now; one that does not run has no interfaces and no processes."""
+    """A planned node or pod as it is now; one that does not run has no interfaces and no processes.
+
+    Args:
+        absence: why it does not run.
+    """
 
     name: str
     kind: str
@@ -44,12 +48,13 @@ class NodeStatus:
     running: bool
     interfaces: tuple[InterfaceStatus, ...] = ()
     processes: tuple[ProcessStatus, ...] = ()
+    absence: str = "gone"
 
     @property
     def faults(self) -> tuple[str, ...]:
         """What is not as planned, in words; empty when all is well."""
         if not self.running:
-            return ("gone",)
+            return (self.absence,)
         links = [f"{entry.name}{_vrf(entry.vrf)}: {entry.state}" for entry in self.interfaces if entry.state != "up"]
         return (*links, *(f"{entry.name} {_end(entry)}" for entry in self.processes if not entry.running))
 
@@ -97,6 +102,7 @@ class Outline:
     Args:
         whole: whether its Plan was made real to the end. nodes, pods: how many run.
         since: when its first program was started, in seconds since the epoch; 0: it has none.
+        runtime: what its nodes are made of.
     """
 
     name: str
@@ -104,6 +110,7 @@ class Outline:
     nodes: int
     pods: int
     since: float
+    runtime: str = "netns"
 
 
 def take(plan: Plan, runtime: Runtime) -> Status:
@@ -120,13 +127,13 @@ def take(plan: Plan, runtime: Runtime) -> Status:
 
 
 def _node(node: Node, state: NodeState | None, runtime: Runtime) -> NodeStatus:
-    gone = NodeStatus(node.name, node.kind, node.parent, running=False)
-    if state is None:
-        return gone
     try:
-        links = link_states(runtime, node)
+        links = link_states(runtime, node) if state else []
     except NoSuchNodeError:  # it ended just now
-        return gone
+        state = None
+    if state is None:
+        absence = runtime.absence(node.parent or node.name)
+        return NodeStatus(node.name, node.kind, node.parent, running=False, absence=absence)
     return NodeStatus(
         node.name,
         node.kind,

@@ -18,6 +18,7 @@ from testbed.load.locate import Place, constants, locate
 M = TypeVar("M", bound=BaseModel)
 
 _LISTED = 12  # choices that a hint lists before it cuts off
+KEY = "[key]"  # how pydantic's `loc` ends where the key of a mapping is wrong, and not its value
 _SHOWN = 60  # characters of an offending value that a message repeats
 
 
@@ -131,6 +132,9 @@ class _Fault:
             return Problem(message, document.key_at(*path), suggest(last, self.place.fields))
         if self.code in ("union_tag_invalid", "union_tag_not_found"):
             return self._tag_problem(document, where)
+        if any(branch.tag == KEY for branch in self.place.branches):
+            message, hint = self._complaint(last)
+            return Problem(f"{where}: {message}", document.key_at(*path), hint)
         value = value_at(document.value, path)
         message, hint = self._complaint(value)
         inner = getattr(self.context.get("error"), "path", ())

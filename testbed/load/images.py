@@ -11,7 +11,7 @@ from jinja2 import TemplateNotFound
 from testbed.errors import InputError, Problem
 from testbed.load.yaml import parse, read_text, validate
 from testbed.model.images import Catalogue, Image, ImageList, texts_named
-from testbed.render import environment
+from testbed.render import configs, environment
 
 _PACKAGE = Path(__file__).resolve().parent.parent
 
@@ -19,8 +19,7 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 @cache
 def builtin_images() -> tuple[Image, ...]:
     """The entries of configs/images.yaml. Raises InputError when it is wrong."""
-    installed = _PACKAGE / "configs"
-    path = (installed if installed.is_dir() else _PACKAGE.parent / "configs") / "images.yaml"
+    path = configs() / "images.yaml"
     return load_images(read_text(path), str(path))
 
 

@@ -52,6 +52,14 @@ def _label_value(value: str) -> str:
     return value
 
 
+def _label_key(value: str) -> str:
+    prefix, slash, name = value.rpartition("/")
+    legal_prefix = all(re.fullmatch(HOST_LABEL, label) for label in prefix.split(".")) if slash else True
+    if not name or not re.fullmatch(_LABEL_VALUE, name) or not legal_prefix or len(prefix) > 253:
+        raise ValueError(f"{value!r} is no label: write NAME or a.domain/NAME, NAME as a label value")
+    return value
+
+
 def _parsed_network(value: str) -> Network:
     """A prefix as ADDRESS/LENGTH; ip_network alone also takes masks, and a bare address as a prefix of one."""
     address, slash, length = value.partition("/")
@@ -123,6 +131,7 @@ Asn = Annotated[int, Field(ge=1, le=4294967295)]
 Mtu = Annotated[int, Field(ge=68, le=65535)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 LabelValue = Annotated[str, AfterValidator(_label_value), Field(json_schema_extra=_pattern(_LABEL_VALUE))]
+LabelKey = Annotated[str, AfterValidator(_label_key)]
 Word = Annotated[str, Field(min_length=1)]
 
 
@@ -213,7 +222,7 @@ class KubernetesNode(_Node):
     """A node of the lab's Kubernetes cluster."""
 
     kind: Literal["kubernetes"]
-    labels: dict[Word, LabelValue] = Field(default_factory=dict)
+    labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
 
 
 Node = Annotated[Router | Host | KubernetesNode, Field(discriminator="kind")]

@@ -130,7 +130,7 @@ def _whole(key: str, entry: object) -> str:
         return key
     named = {*_NAMES, *_TEXTS, "to", "table", "vrf"}
     facts = [
-        f"{field.name} {_shown(getattr(entry, field.name))}"
+        f"{field.name} {_shown(getattr(entry, field.name), field.name)}"
         for field in fields(entry)
         if field.name not in named and getattr(entry, field.name) != _default(field)
     ]
@@ -153,7 +153,7 @@ def _changes(old: object, new: object) -> list[str]:
         if field.name in _TEXTS and isinstance(here, str) and isinstance(there, str):
             lines += _text_changes(here, there)
         else:
-            lines.append(f"{field.name} {_shown(here)} → {_shown(there)}")
+            lines.append(f"{field.name} {_shown(here, field.name)} → {_shown(there, field.name)}")
     return lines
 
 
@@ -166,7 +166,9 @@ def _rest(entry: object) -> str:
     return " ".join(str(part) for part in entry[1:]) if isinstance(entry, tuple) else str(entry)
 
 
-def _shown(value: object) -> str:
+def _shown(value: object, field: str = "") -> str:
+    if field == "mode" and isinstance(value, int):
+        return f"{value:04o}"
     if isinstance(value, tuple):
         return " ".join(_shown(part) for part in value) or "none"
     if isinstance(value, SecretRef):

@@ -75,6 +75,7 @@ def _registry(config: pytest.Config) -> Labs:
     return config.stash[_labs]
 
 
+@pytest.hookimpl(tryfirst=True)  # before any fixture is set up
 def pytest_runtest_setup(item: pytest.Item) -> None:
     for marker in item.iter_markers("testbed_needs"):
         for capability in marker.args:
@@ -119,7 +120,7 @@ def lab(request: pytest.FixtureRequest) -> LiveLab:
     marker = request.node.get_closest_marker("lab")
     where = marker.args[0] if marker and marker.args else request.config.getini("testbed_lab")
     if not where:
-        raise pytest.UsageError('which lab? Mark the test, @pytest.mark.lab("labs/edge"), or set testbed_lab')
+        pytest.fail('which lab? Mark the test, @pytest.mark.lab("labs/edge"), or set testbed_lab', pytrace=False)
     registry = _registry(request.config)
     return registry.up(registry.find(where, request.path.parent))
 

@@ -32,19 +32,28 @@ def _netns() -> str:
     return ""
 
 
+@functools.cache
+def _docker() -> str:
+    from testbed.runtime import engine
+
+    where = engine.address()
+    return "" if engine.answers(where) else f"no Docker engine answers at {where} (DOCKER_HOST)"
+
+
 # What can be found missing before any lab is known, by name; "" means that it is there.
-_PROBES: Mapping[str, Callable[[], str]] = {"netns": _netns}
+_PROBES: Mapping[str, Callable[[], str]] = {"netns": _netns, "docker": _docker}
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
-# that only some labs need, found missing when such a lab starts.
-CAPABILITIES = ("netns", "programs", "kernel")
+# that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime.
+CAPABILITIES = ("netns", "programs", "kernel", "docker")
 
 
 def missing_programs(plan: Plan) -> str:
     """The programs of a lab that are not installed, as a reason not to run it; empty when none is missing."""
     from testbed.deploy.apply import LOADERS
 
-    wanted = {process.argv[0] for node in plan.nodes for process in node.processes}
-    wanted |= {LOADERS[entry.tool][0] for node in plan.nodes for entry in node.rulesets if entry.tool in LOADERS}
+    wanted = {LOADERS[entry.tool][0] for node in plan.nodes for entry in node.rulesets if entry.tool in LOADERS}
+    for node in plan.nodes:
+        wanted |= {process.argv[0] for process in node.processes} - {file.path for file in node.files}
     absent = sorted(path for path in wanted if not os.access(path, os.X_OK))
     return f"not installed: {', '.join(absent)} (`testbed doctor` says how to get them)" if absent else ""
 

@@ -167,7 +167,7 @@ class Labs:
         try:
             return labs.find(where)
         except InputError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
 
     def name(self, own: str) -> str:
         """The name a lab runs under. Where pytest-xdist runs tests in several processes, each has labs of its own."""
@@ -188,7 +188,7 @@ class Labs:
             if name not in self._labs:
                 self._labs[name] = self._bring_up(name, source)
         except TestbedError as error:
-            pytest.fail(str(error), pytrace=False)
+            raise pytest.fail.Exception(str(error), pytrace=False) from None
         return self._labs[name]
 
     def _claim(self, name: str, path: Path) -> None:
@@ -213,13 +213,16 @@ class Labs:
         return LiveLab(session, source, plan)
 
     def _apply(self, session: Session, plan: Plan) -> None:
+        lacking = ""
         try:
             session.up(plan)
         except UnsupportedError as error:
-            not_run(self._config, "kernel", str(error))
+            lacking = str(error)
         except TestbedError as error:
             self._failures[session.name] = str(error)
             raise
+        if lacking:
+            not_run(self._config, "kernel", lacking)
 
     def close(self) -> list[str]:
         """Take down what was brought up, and let go of the rest; returns what went wrong."""

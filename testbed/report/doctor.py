@@ -9,17 +9,17 @@ from rich.table import Table
 from rich.text import Text
 
 from testbed.report.style import GOOD, POOR, QUIET, plain_table
-from testbed.report.words import count
 from testbed.runtime.doctor import Finding
 
-HEADINGS = {"kernel": "kernel feature", "program": "program"}
+HEADINGS = {"kernel": "kernel feature", "program": "program", "docker": "docker runtime"}
 
 
 def doctor_report(findings: Sequence[Finding]) -> Iterator[RenderableType]:
     """A table for the kernel, one for the programs, and one line that says whether labs can run."""
     for kind, heading in HEADINGS.items():
-        yield finding_table(heading, [finding for finding in findings if finding.kind == kind])
-        yield ""
+        if own := [finding for finding in findings if finding.kind == kind]:
+            yield finding_table(heading, own)
+            yield ""
     yield conclusion(findings)
 
 
@@ -59,4 +59,4 @@ def conclusion(findings: Sequence[Finding]) -> Text:
     fatal = [finding.name for finding in findings if finding.fatal]
     if not fatal:
         return Text("this machine has all that the netns runtime needs")
-    return Text(f"{count(len(fatal), 'thing')} that the netns runtime needs: {', '.join(fatal)}", style=POOR)
+    return Text(f"the netns runtime needs what is missing here: {', '.join(fatal)}", style=POOR)

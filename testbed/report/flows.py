@@ -16,34 +16,35 @@ from testbed.report.words import duration
 # The two hashes that a Deployment's pods have after its name (SafeEncodeString in k8s.io/apimachinery/pkg/util/rand).
 _HASHES = re.compile(r"-[bcdfghjklmnpqrstvwxz2456789]{5,10}-[bcdfghjklmnpqrstvwxz2456789]{5}$")
 
+WIDE = 100
+"""Columns that the whole table of verdicts needs."""
 
-def verdict_table(verdicts: Sequence[Verdict]) -> Table:
-    """One row per flow, in the given order."""
+
+def verdict_table(verdicts: Sequence[Verdict], width: int = WIDE) -> Table:
+    """One row per flow, in the given order; below WIDE columns without what `failures` tells anyway."""
+    wide = width >= WIDE
     table = plain_table()
     table.add_column("flow", no_wrap=True)
     table.add_column("from", overflow="ellipsis", min_width=6)  # a narrow terminal cuts these two
     table.add_column("to", overflow="ellipsis", min_width=10)
-    table.add_column("proto", no_wrap=True)
-    table.add_column("expected", no_wrap=True)
-    table.add_column("found", no_wrap=True)
-    table.add_column("server saw", no_wrap=True)
+    for heading in ("proto", *(("expected",) if wide else ()), "found", *(("server saw",) if wide else ())):
+        table.add_column(heading, no_wrap=True)
     table.add_column("time", justify="right", no_wrap=True)
     for verdict in verdicts:
-        table.add_row(*_row(verdict))
+        table.add_row(*_row(verdict, wide))
     return table
 
 
-def _row(verdict: Verdict) -> tuple[Text | str, ...]:
+def _row(verdict: Verdict, wide: bool) -> tuple[Text | str, ...]:
     flow, answer = verdict.flow, verdict.answer
     style = GOOD if verdict.passed else POOR
+    found = Text(answer.outcome, style=style if answer.outcome != flow.expect or verdict.passed else "")
     return (
         Text.assemble(("✓ " if verdict.passed else "✗ ", style), flow.name),
         source(flow),
         target(flow),
         flow.protocol,
-        Text(flow.expect, style=QUIET),
-        Text(answer.outcome, style=style if answer.outcome != flow.expect or verdict.passed else ""),
-        answer.seen_as,
+        *((Text(flow.expect, style=QUIET), found, answer.seen_as) if wide else (found,)),
         duration(answer.latency),
     )
 

@@ -20,10 +20,11 @@ def lab_lines(labs: Sequence[Outline], shipped: Sequence[str], now: float) -> li
     """
     if not labs:
         return [f"no lab is running; `testbed up` starts one of {', '.join(shipped)}, or yours"]
-    rows = [("lab", "state", "nodes", "pods", "started")]
+    rows = [("lab", "runtime", "state", "nodes", "pods", "started")]
     for lab in labs:
         started = age(now - lab.since) if lab.since else ""
-        rows.append((lab.name, "running" if lab.whole else "half there", str(lab.nodes), str(lab.pods), started))
+        state = "running" if lab.whole else "half there"
+        rows.append((lab.name, lab.runtime, state, str(lab.nodes), str(lab.pods), started))
     return columns(rows)
 
 

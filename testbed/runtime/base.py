@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from testbed.events import Observer
 from testbed.plan import Link, Node, Process
 from testbed.run import Namespaces
 
@@ -66,6 +67,10 @@ class Runtime(Sockets, Protocol):
 
     name: str
 
+    def prepare(self, observer: Observer) -> None:
+        """Get what takes long to get and belongs to no lab: the image that nodes are made of."""
+        ...
+
     def open(self) -> None:
         """Make sure that the lab itself exists and answers (an empty lab, where it is new)."""
         ...
@@ -116,6 +121,10 @@ class Runtime(Sockets, Protocol):
 
     def state(self) -> dict[str, NodeState]:
         """All nodes that run, by name."""
+        ...
+
+    def absence(self, node: str) -> str:
+        """Why a node (not: a pod) that `state` does not name does not run, in a few words."""
         ...
 
     def namespaces(self, node: str) -> Namespaces:

@@ -15,6 +15,7 @@ from testbed.errors import DeployError, NoSuchLabError, NoSuchNodeError
 from testbed.plan import Node, Process
 from testbed.run import Namespaces
 from testbed.runtime.base import NodeState, ProcessState
+from testbed.wait import readable
 
 UNKNOWN_NODE = "KeyError: 'no node "
 
@@ -24,19 +25,22 @@ class Supervisor:
 
     Args:
         path: of its socket. where: what it supervises, in the user's words.
+        timeout: seconds it has to answer; None: it cannot but answer, or end.
     """
 
-    def __init__(self, path: Path, where: str) -> None:
-        self._path, self._where = path, where
+    def __init__(self, path: Path, where: str, timeout: float | None = None) -> None:
+        self._path, self._where, self._timeout = path, where, timeout
         self._connection: socket.socket | None = None
         self._lock = threading.Lock()
-        self._open: dict[str, tuple[Namespaces, dict[str, int], int]] = {}
+        self._opening = threading.Lock()
+        self._open: dict[str, _Opened] = {}
 
     def connect(self) -> bool:
         """Whether the supervisor answers."""
         if self._connection:
             return True
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.settimeout(self._timeout)
         try:
             connection.connect(str(self._path))
         except OSError:
@@ -88,21 +92,26 @@ class Supervisor:
     # --- namespaces ---------------------------------------------------------------------------------------------------
 
     def node(self, node: str) -> tuple[Namespaces, dict[str, int], int]:
-        """A node's namespaces, the network namespaces of its VRFs, and its holder's pid; kept open until `close`."""
-        if node not in self._open:
-            answer, descriptors = self.ask("namespaces", node=node)
-            net, mnt, uts, ipc, pid = descriptors[:5]
-            vrfs = dict(zip(answer["vrfs"], descriptors[5:], strict=True))
-            self._open[node] = (Namespaces(node, net, mnt, uts, ipc, pid), vrfs, int(answer["pid"]))
-        return self._open[node]
+        """A node's namespaces, the network namespaces of its VRFs, and its holder's pid.
+
+        They stay open until `close`, or until the node is asked for again after it has ended: a node of the same name
+        that was made since is another one.
+        """
+        with self._opening:
+            if (known := self._open.get(node)) and known.ended:
+                self._open.pop(node).close()
+            if node not in self._open:
+                answer, descriptors = self.ask("namespaces", node=node)
+                self._open[node] = _Opened(node, descriptors, answer["vrfs"], int(answer["pid"]))
+            known = self._open[node]
+        return known.namespaces, known.vrfs, known.pid
 
     def forget_namespaces(self) -> None:
         """Close what `node` opened: nodes are about to go."""
-        for namespaces, vrfs, _ in self._open.values():
-            kept = (namespaces.net, namespaces.mnt, namespaces.uts, namespaces.ipc, namespaces.pid, *vrfs.values())
-            for descriptor in kept:
-                os.close(descriptor)
-        self._open.clear()
+        with self._opening:
+            for known in self._open.values():
+                known.close()
+            self._open.clear()
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -122,6 +131,26 @@ class Supervisor:
             )
             for name, node in answer["nodes"].items()
         }
+
+
+class _Opened:
+    """The descriptors of one node, in the order in which the supervisor sends them."""
+
+    def __init__(self, node: str, descriptors: list[int], vrfs: list[str], pid: int) -> None:
+        self._all = descriptors
+        self._holder = descriptors[-1]
+        self.namespaces = Namespaces(node, *descriptors[:5])
+        self.vrfs = dict(zip(vrfs, descriptors[5:-1], strict=True))
+        self.pid = pid
+
+    @property
+    def ended(self) -> bool:
+        """Whether the node has (pidfd_open(2): the descriptor of a process that has ended is readable)."""
+        return bool(readable([self._holder], 0))
+
+    def close(self) -> None:
+        for descriptor in self._all:
+            os.close(descriptor)
 
 
 def node_request(node: Node, contents: Mapping[tuple[str, str], str]) -> dict[str, Any]:

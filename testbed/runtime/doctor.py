@@ -13,7 +13,7 @@ from testbed.load.images import builtin_images
 from testbed.model.images import Image
 from testbed.runtime import kernel
 
-Kind = Literal["kernel", "program"]
+Kind = Literal["kernel", "program", "docker"]
 
 
 @dataclass(frozen=True, slots=True)

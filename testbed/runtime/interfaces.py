@@ -1,18 +1,20 @@
-"""Asks the kernel how a node's interfaces are (SIOCGIFFLAGS, netdevice(7))."""
+"""Asks the kernel how a node's interfaces are (netdevice(7); Linux include/uapi/linux/ethtool.h)."""
 
 from __future__ import annotations
 
 import fcntl
 import socket
 import struct
+from array import array
 from collections.abc import Sequence
 from typing import Literal
 
 from testbed.plan import Interface, Node
 from testbed.runtime.base import Sockets
 
-SIOCGIFFLAGS = 0x8913
-IFF_UP, IFF_RUNNING = 0x1, 0x40
+SIOCGIFFLAGS, SIOCETHTOOL = 0x8913, 0x8946
+IFF_UP = 0x1
+ETHTOOL_GLINK = 0x0A
 
 LinkState = Literal["up", "down", "no carrier", "missing"]
 
@@ -42,8 +44,15 @@ def _state(control: socket.socket, name: str) -> LinkState:
     request = struct.pack("16sH22x", name.encode(), 0)
     try:
         flags: int = struct.unpack_from("H", fcntl.ioctl(control, SIOCGIFFLAGS, request), 16)[0]
+        if not flags & IFF_UP:
+            return "down"
+        return "up" if _carrier(control, name) else "no carrier"
     except OSError:  # ENODEV
         return "missing"
-    if not flags & IFF_UP:
-        return "down"
-    return "up" if flags & IFF_RUNNING else "no carrier"
+
+
+def _carrier(control: socket.socket, name: str) -> bool:
+    """Whether the other end is up too; IFF_RUNNING tells it up to a second later (net/core/link_watch.c)."""
+    value = array("I", [ETHTOOL_GLINK, 0])
+    fcntl.ioctl(control, SIOCETHTOOL, struct.pack("16sP16x", name.encode(), value.buffer_info()[0]))
+    return bool(value[1])

@@ -39,18 +39,20 @@ class RouteMonitor:
     def close(self) -> None:
         self._channel.close()
 
-    def read(self) -> None:
-        """Take in the events that have come."""
+    def read(self) -> bool:
+        """Take in the events that have come; returns whether there were any."""
+        news = False
         while True:
             try:
                 data = self._channel.recv(1 << 18)
             except BlockingIOError:
-                return
+                return news
             except OSError:  # ENOBUFS: events were lost, so ask for everything again
                 self.prefixes.clear()
                 self._ask()
                 continue
             self._take(data)
+            news = True
 
     def _take(self, data: bytes) -> None:
         offset = 0

@@ -115,11 +115,10 @@ class Networks:
         messages = []
         for link in links:
             a, b = self.of(link.a.node, link.a.interface), self.of(link.b.node, link.b.interface)
-            there = (link.a.interface in a.indexes, link.b.interface in b.indexes)
-            if all(there):
+            if link.a.interface in a.indexes and link.b.interface in b.indexes:
                 continue
-            if any(there):
-                raise DeployError(f"one end of the link {link.a.node} - {link.b.node} is in the way: remove it first")
+            _clear(a, link.a.interface)
+            _clear(b, link.b.interface)
             indexes = (self._claim(a, link.a.interface), self._claim(b, link.b.interface))
             mtu = next(entry.mtu for entry in a.interfaces if entry.name == link.a.interface)
             messages.append(
@@ -142,6 +141,12 @@ class Networks:
             entry.name for entry in network.interfaces if entry.kind == "bridge" and entry.name not in network.indexes
         ]
         network.netlink.apply([netlink.new_bridge(name, self._claim(network, name)) for name in bridges])
+
+
+def _clear(network: Network, interface: str) -> None:
+    """Delete an interface whose other end is not where it should be: it leads to a node that has ended since."""
+    if index := network.indexes.pop(interface, 0):
+        network.netlink.apply([netlink.delete_link(index, interface)])
 
 
 def scratch_netlink() -> netlink.Netlink:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from testbed import run as door
 from testbed.errors import NoSuchNodeError
+from testbed.events import Observer
 from testbed.plan import Link, Node
 from testbed.runtime.client import Supervisor, file_request
 
@@ -24,6 +25,12 @@ class Supervised(ABC):
     def __init__(self, lab: str) -> None:
         self.lab = lab
         self.directory = STATE / lab
+
+    def prepare(self, observer: Observer) -> None:  # noqa: B027 - nothing takes long: nodes are made of what is there
+        pass
+
+    def absence(self, node: str) -> str:  # noqa: ARG002 - it left no trace
+        return "gone"
 
     @abstractmethod
     def supervisor(self, node: str) -> Supervisor:

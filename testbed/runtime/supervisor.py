@@ -157,6 +157,26 @@ def protect_sysctls(root: str) -> None:
     mount("none", f"{root}/proc/sys", flags=MS_BIND | MS_REMOUNT | MS_RDONLY | MS_NOSUID | MS_NODEV | MS_NOEXEC)
 
 
+def open_network_sysctls() -> None:
+    """Make /proc/sys/net writable in a container, where all of /proc/sys is read-only; see protect_sysctls."""
+    mount("/proc/sys/net", "/proc/sys/net", flags=MS_BIND)
+    mount("none", "/proc/sys/net", flags=MS_BIND | MS_REMOUNT | MS_NOSUID | MS_NODEV | MS_NOEXEC)
+
+
+def let_go_of_others() -> None:
+    """Unmount, for the lab alone, what others on this machine mount for a while and want to be gone once they unmount.
+
+    A mount namespace starts as a copy, and a mount that it keeps keeps what is mounted alive: a container's network
+    namespace with its links, its file system.
+    """
+    with open("/proc/self/mountinfo") as table:
+        entries = [line.split(" - ") for line in table]
+    for place, what in reversed(entries):
+        point = place.split()[4].encode().decode("unicode_escape")
+        if what.startswith("nsfs ") or (what.startswith("overlay ") and point != "/"):
+            libc.umount2(point.encode(), MNT_DETACH)
+
+
 def write_files(directories: list[list[str]], files: list[dict[str, Any]]) -> None:
     """Make directories, then put each file in place by rename, so that no program ever reads half of one."""
     for path, owner in directories:
@@ -445,6 +465,7 @@ class Supervisor:
             raise ValueError(f"node {request['name']} exists already")
         os.makedirs("/run/netns", exist_ok=True)
         os.makedirs(LOGS, exist_ok=True)
+        open_network_sysctls()
         descriptors = [os.open(f"/proc/self/ns/{name}", os.O_RDONLY | os.O_CLOEXEC) for name in (*NAMESPACES, "pid")]
         raise_loopback()
         descriptors += make_vrfs(request["vrfs"])
@@ -490,9 +511,10 @@ class Supervisor:
         return ""
 
     def namespaces(self, request: dict[str, Any], _: list[int]) -> tuple[dict[str, Any], list[int]]:
-        """The namespaces of a node as descriptors: net, mnt, uts, ipc, pid, then one per VRF in the order answered."""
+        """A node as descriptors: net, mnt, uts, ipc, pid, one per VRF in the order answered, its holder (a pidfd)."""
         node = self.node(request["node"])
-        return {"vrfs": list(node.vrfs), "pid": node.host_pid}, [*node.descriptors.values(), *node.vrfs.values()]
+        descriptors = [*node.descriptors.values(), *node.vrfs.values(), node.holder]
+        return {"vrfs": list(node.vrfs), "pid": node.host_pid}, descriptors
 
     def files(self, request: dict[str, Any], _: list[int]) -> tuple[dict[str, Any], list[int]]:
         """Write directories and files in a node; remove the paths in `remove`."""
@@ -730,6 +752,7 @@ def main() -> None:
     os.umask(0o077)
     unshare(CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
+    let_go_of_others()
     unshare(CLONE_NEWPID)
     ready_read, ready_write = os.pipe2(os.O_CLOEXEC)
     if os.fork():

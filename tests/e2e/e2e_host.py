@@ -5,6 +5,7 @@ Other labs may run on the machine meanwhile; what belongs to them is left out.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -48,8 +49,8 @@ def snapshot() -> Facts:
     facts["sysctls"] = set(_sysctls())
     facts["mounts"] = set(Path("/proc/self/mountinfo").read_text().splitlines())
     facts["files in /etc"] = set(_files(Path("/etc")))
-    facts["locks"] = {entry.name for entry in Path("/run/lock").iterdir()}
-    facts["named network namespaces"] = set(os.listdir("/run/netns")) if Path("/run/netns").is_dir() else set()
+    facts["locks"] = set(_entries("/run/lock"))
+    facts["named network namespaces"] = set(_entries("/run/netns"))
     return facts
 
 
@@ -69,6 +70,10 @@ def _sysctls() -> Iterator[str]:
                 yield f"{path} = {path.read_text().strip()}"
             except OSError:  # write-only, or of a feature that this kernel lacks
                 continue
+
+
+def _entries(folder: str) -> list[str]:
+    return [str(path) for path in Path(folder).iterdir()] if Path(folder).is_dir() else []
 
 
 def _files(folder: Path) -> Iterator[str]:
@@ -127,7 +132,7 @@ def processes() -> list[Process]:
                 continue
     labs = {pid: _lab_of(argv) for pid, (_, argv, _, _) in found.items()}
     result = []
-    for pid, (parent, argv, nested, started) in found.items():
+    for pid, (_, argv, nested, started) in found.items():
         ancestor = pid
         while ancestor in found and not labs[ancestor]:
             ancestor = found[ancestor][0]
@@ -153,9 +158,8 @@ def _lab_of(argv: str) -> str:
 
 def namespaces_of(lab: str) -> set[str]:
     """The namespaces of a running lab ("net:[4026532211]"): its processes', and those its supervisor holds open."""
-    own = [entry.pid for entry in processes() if entry.lab == lab]
-    host = {os.readlink(f"/proc/self/ns/{kind}") for kind in NAMESPACES}
-    return {link for pid in own for link in _links(pid)} - host
+    host = {str(Path(f"/proc/self/ns/{kind}").readlink()) for kind in NAMESPACES}
+    return {link for entry in processes() if entry.lab == lab for link in _links(entry.pid)} - host
 
 
 def holders(namespaces: set[str], labs: set[str]) -> list[str]:
@@ -168,15 +172,10 @@ def holders(namespaces: set[str], labs: set[str]) -> list[str]:
 
 
 def _links(pid: int) -> Iterator[str]:
-    for folder in (f"/proc/{pid}/ns", f"/proc/{pid}/fd"):
-        try:
-            names = os.listdir(folder)
-        except OSError:
-            continue
-        for name in names:
-            try:
-                link = os.readlink(f"{folder}/{name}")
-            except OSError:
-                continue
-            if link.partition(":")[0] in NAMESPACES:
-                yield link
+    for folder in (Path(f"/proc/{pid}/ns"), Path(f"/proc/{pid}/fd")):
+        with contextlib.suppress(OSError):  # it has ended
+            for entry in folder.iterdir():
+                with contextlib.suppress(OSError):  # it was closed
+                    link = str(entry.readlink())
+                    if link.partition(":")[0] in NAMESPACES:
+                        yield link

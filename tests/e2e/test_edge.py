@@ -1,4 +1,4 @@
-"""labs/edge as a whole: every flow as declared, a second `up` that changes nothing, and the kernel's state as planned."""
+"""labs/edge: every flow as declared, a second `up` that changes nothing, and the kernel's state as planned."""
 
 from __future__ import annotations
 

@@ -17,14 +17,15 @@ from testbed.wait import Deadline, until
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
 
 INSTANTS = {TWO_ROUTERS: 10, EDGE: 20}
-TESTBED = (sys.executable, "-m", "testbed.cli.main")
+TESTBED = (sys.executable, "-m", "testbed.cli")
 
 
 @pytest.mark.parametrize("lab", INSTANTS, ids=["two-routers", "edge"])
-def test_killed_at_random_instants(lab):
+def test_killed_at_random_instants(lab, record_property):
     name = own_name("killed")
     seed = random.randrange(1 << 32)
-    print(f"seed {seed}")
+    print(f"seed {seed}")  # noqa: T201 - to repeat a failure
+    record_property("seed", seed)
     chance = random.Random(seed)
     before = snapshot()
     whole = undisturbed(lab, name)

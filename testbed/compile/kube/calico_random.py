@@ -6,14 +6,14 @@ draws the first block's index. So the addresses of a lab are those of a real clu
 Go's generator is the additive lagged Fibonacci generator x[n] = x[n-607] + x[n-273] modulo 2**64 of Mitchell and
 Reeds. Go ships its starting state as a table: the state after 7.8e12 steps from seed 1 (src/math/rand/gen_cooked.go).
 That table is computed here instead. A step is linear, so n steps are the polynomial x**n modulo x**607 - x**334 - 1,
-found by repeated squaring; polynomials are multiplied as big integers, 192 bits a coefficient.
+found by repeated squaring; polynomials are multiplied as big integers, 144 bits a coefficient.
 """
 
 from __future__ import annotations
 
-from array import array
 from collections.abc import Iterator, Sequence
 from functools import cache
+from struct import Struct
 
 _LENGTH = 607
 _TAP = 273
@@ -22,7 +22,7 @@ _TABLE_STEPS = 7_800_000_000_000
 _MERSENNE_31 = 0x7FFFFFFF
 _SEED_FOR_ZERO = 89482311
 _WORD = 0xFFFFFFFFFFFFFFFF
-_WORDS_PER_COEFFICIENT = 3  # 607 products of 64-bit words need 138 bits
+_COEFFICIENT = Struct("<Q10x")  # the low word of the 138 bits that 607 products of words need
 
 
 def block_indices(host: str, count: int) -> Iterator[int]:
@@ -98,8 +98,11 @@ def _table() -> tuple[int, ...]:
 
 def _power_of_x(exponent: int) -> list[int]:
     """The coefficients, lowest first, of x**exponent modulo x**607 - x**334 - 1 and 2**64."""
-    power = [1] + [0] * (_LENGTH - 1)
-    for bit in bin(exponent)[2:]:
+    bits = bin(exponent)[2:]
+    first = _LENGTH.bit_length() - 1  # so many bits make an exponent below 607, which is a power as it stands
+    power = [0] * _LENGTH
+    power[int(bits[:first], 2)] = 1
+    for bit in bits[first:]:
         power = _reduce(_multiply(power, power))
         if bit == "1":
             power = _reduce([0, *power])
@@ -116,20 +119,12 @@ def _reduce(coefficients: Sequence[int]) -> list[int]:
 
 def _multiply(left: Sequence[int], right: Sequence[int]) -> list[int]:
     """The product's coefficients modulo 2**64."""
+    factor = _packed(left)
+    other = factor if right is left else _packed(right)  # Python squares faster than it multiplies
     length = len(left) + len(right)
-    product = (_packed(left) * _packed(right)).to_bytes(length * _WORDS_PER_COEFFICIENT * 8, "little")
-    return _words(product)[::_WORDS_PER_COEFFICIENT].tolist()[: length - 1]
+    product = (factor * other).to_bytes(length * _COEFFICIENT.size, "little")
+    return [word for (word,) in _COEFFICIENT.iter_unpack(product)][: length - 1]
 
 
 def _packed(coefficients: Sequence[int]) -> int:
-    gap = bytes(8 * (_WORDS_PER_COEFFICIENT - 1))
-    return int.from_bytes(b"".join(value.to_bytes(8, "little") + gap for value in coefficients), "little")
-
-
-def _words(data: bytes) -> array[int]:
-    words = array("Q", data)
-    if words.itemsize != 8:
-        raise NotImplementedError("unsigned long long is not 64 bits here")
-    if array("H", b"\x01\x00")[0] != 1:  # a big-endian machine
-        words.byteswap()
-    return words
+    return int.from_bytes(b"".join(map(_COEFFICIENT.pack, coefficients)), "little")

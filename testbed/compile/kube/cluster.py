@@ -241,7 +241,9 @@ def _pools(cluster: Cluster, manifests: Manifests, problems: list[Problem]) -> t
     for pool in stated:
         network = ipaddress.ip_network(pool.spec.cidr)
         if network.version == 6:
-            problems.append(Problem("IPv6 pods are not supported yet", pool.origin.at("spec", "cidr")))
+            problems.append(
+                Problem(f"IPPool {pool.name}: IPv6 pods are not supported yet", pool.origin.at("spec", "cidr"))
+            )
         elif not network.subnet_of(subnet):  # type: ignore[arg-type]
             message = f"IPPool {pool.name}: {network} is not within the cluster's podSubnet {subnet}"
             problems.append(Problem(message, pool.origin.at("spec", "cidr")))

@@ -95,7 +95,7 @@ def test_a_labs_entry_wins() -> None:
         ),
         (
             "images: [{names: [x], files: {a: x}}]",
-            "f:1:34: images[0].files.a: 'a' is not an absolute path without '..' and ':'",
+            "f:1:31: images[0].files.a: 'a' is not an absolute path without '..' and ':'",
         ),
         (
             "images: [{names: [x], arguments: {options: {a: {}}}}]",

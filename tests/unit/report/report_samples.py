@@ -27,7 +27,9 @@ from testbed.runtime.base import ProcessState
 
 NOW = 1_000_000.0
 
-ZEBRA = Process("zebra", ("/usr/lib/frr/zebra", "-n"), ready=Ready("path", path="/run/frr/zebra.vty"), files=("/etc/z",))
+ZEBRA = Process(
+    "zebra", ("/usr/lib/frr/zebra", "-n"), ready=Ready("path", path="/run/frr/zebra.vty"), files=("/etc/z",)
+)
 BGPD = Process("bgpd", ("/usr/lib/frr/bgpd", "-f", "/a b"), ready=Ready("listen", port=179), after=("zebra",))
 
 LEAF = Node(
@@ -40,7 +42,10 @@ LEAF = Node(
         Interface("br0", "bridge", vrf="sbi", addresses=("172.17.1.1/24",)),
         Interface("eth1", vrf="sbi", master="br0", mac="02:00:00:00:00:01"),
     ),
-    routes=(Route("0.0.0.0/0", via="10.0.0.1", dev="eth0", vrf="mgmt", metric=20), Route("10.9.0.0/16", kind="blackhole")),
+    routes=(
+        Route("0.0.0.0/0", via="10.0.0.1", dev="eth0", vrf="mgmt", metric=20),
+        Route("10.9.0.0/16", kind="blackhole"),
+    ),
     rules=(Rule(1001, 101, fwmark=0x100, fwmask=0xF00), Rule(1002, 102, family=6, source="fd00::/64", vrf="sbi")),
     rulesets=(Ruleset("ip testbed-nat", "nft", "table ip testbed-nat {\n}\n", "mgmt"),),
     sysctls=(("net/ipv4/ip_forward", "1"),),

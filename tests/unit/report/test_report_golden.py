@@ -1,4 +1,4 @@
-"""What the reports look like, at a fixed width: golden files, renewed with TESTBED_RENEW=1 and read before committing."""
+"""What the reports look like, at a fixed width: golden files. TESTBED_RENEW=1 writes them anew; read the difference."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CASES: dict[str, Callable[[], str]] = {
     "plan": lambda: "\n".join(plan_lines(PLAN)) + "\n",
     "node": lambda: "\n".join(node_lines(PLAN, LEAF)) + "\n",
     "verdicts": lambda: text([verdict_table([GOOD_VERDICT, BAD_VERDICT]), "", failures([GOOD_VERDICT, BAD_VERDICT])]),
-    "verdicts-narrow": lambda: text([verdict_table([GOOD_VERDICT, BAD_VERDICT])], width=72),
+    "verdicts-narrow": lambda: text([verdict_table([GOOD_VERDICT, BAD_VERDICT], 72)], width=72),
     "status-faulty": lambda: text(status_report(FAULTY, PLAN.flows, LAST, NOW)),
     "status-well": lambda: text(status_report(WELL, (), (), NOW)),
     "doctor": lambda: text(doctor_report(FINDINGS)),

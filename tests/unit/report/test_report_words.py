@@ -25,7 +25,14 @@ def test_duration(seconds: float, expected: str) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(-1, "0 s ago"), (59, "59 s ago"), (60, "1 min ago"), (3599, "60 min ago"), (7200, "2 h ago"), (200000, "2 d ago")],
+    [
+        (-1, "0 s ago"),
+        (59, "59 s ago"),
+        (60, "1 min ago"),
+        (3599, "60 min ago"),
+        (7200, "2 h ago"),
+        (200000, "2 d ago"),
+    ],
 )
 def test_age(seconds: float, expected: str) -> None:
     assert age(seconds) == expected
@@ -65,7 +72,9 @@ def test_progress_names_what_is_awaited_and_forgets_it_when_the_step_ends() -> N
 
 
 def test_progress_counts_each_kind_once() -> None:
-    seen = folded(Step("convergence"), Awaited("routes", ROUTES, 7), Awaited("routes", (), 7), Awaited("sessions", (), 4))
+    seen = folded(
+        Step("convergence"), Awaited("routes", ROUTES, 7), Awaited("routes", (), 7), Awaited("sessions", (), 4)
+    )
     assert lines(seen, 100) == ["convergence: routes 7 of 7, sessions 4 of 4"]
 
 
@@ -118,11 +127,11 @@ def test_diff_lines_tell_of_services_and_flows_too() -> None:
 
 
 def test_lab_lines() -> None:
-    labs = [Outline("edge", True, 13, 9, 940.0), Outline("half", False, 1, 0, 0.0)]
+    labs = [Outline("edge", True, 13, 9, 940.0), Outline("half", False, 1, 0, 0.0, "docker")]
     assert lab_lines(labs, ["edge"], 1000.0) == [
-        "lab   state       nodes  pods  started",
-        "edge  running     13     9     1 min ago",
-        "half  half there  1      0",
+        "lab   runtime  state       nodes  pods  started",
+        "edge  netns    running     13     9     1 min ago",
+        "half  docker   half there  1      0",
     ]
     assert lab_lines([], ["edge", "two-routers"], 0.0) == [
         "no lab is running; `testbed up` starts one of edge, two-routers, or yours"
