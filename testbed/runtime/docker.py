@@ -11,6 +11,7 @@ import contextlib
 import io
 import shutil
 import tarfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
@@ -58,6 +59,7 @@ class DockerRuntime(Supervised):
     def __init__(self, lab: str) -> None:
         super().__init__(lab)
         self._supervisors: dict[str, tuple[int, Supervisor]] = {}
+        self._connecting = threading.Lock()
         self._places: dict[str, str] = {}  # node or pod → the node whose container it is in
 
     @cached_property
@@ -223,7 +225,7 @@ class DockerRuntime(Supervised):
     def _create(self, node: Node) -> str:
         container = self._docker.containers.create(
             image.NAME,
-            ["python3", "-I", "-S", f"{PROGRAM}/supervisor.py", node.name, SOCKETS, "--container"],
+            ["python3", "-I", "-S", f"{PROGRAM}/supervisor.py", f"{self.lab}/{node.name}", SOCKETS, "--container"],
             name=self._container_name(node.name),
             hostname=node.hostname or node.name,
             labels={LAB: self.lab, NODE: node.name},
@@ -256,28 +258,34 @@ class DockerRuntime(Supervised):
 
     def _connected(self, node: str, container: str) -> tuple[int, Supervisor]:
         """(host's pid of the container, its supervisor) of a node that runs in this container."""
-        if node not in self._supervisors:
-            pid = engine.process(engine.home(self.lab), container)
-            if not pid:
-                raise NoSuchNodeError(f"node {node} does not run")
-            if not Path(f"/proc/{pid}").exists():
-                where = engine.home(self.lab)
-                raise UnsupportedError(f"the Docker engine at {where} runs its containers on another machine")
-            path = Path(f"/proc/{pid}/root{SOCKETS}/supervisor.sock")
-            self._supervisors[node] = (pid, Supervisor(path, f"{self.lab}, node {node}", ANSWER))
-        return self._supervisors[node]
+        with self._connecting:
+            if node not in self._supervisors:
+                pid = self._process(node, container)
+                path = Path(f"/proc/{pid}/root{SOCKETS}/supervisor.sock")
+                self._supervisors[node] = (pid, Supervisor(path, f"{self.lab}, node {node}", ANSWER))
+            return self._supervisors[node]
+
+    def _process(self, node: str, container: str) -> int:
+        """The first process of a container, as this machine numbers it."""
+        where = engine.home(self.lab)
+        pid = engine.process(where, container)
+        if not pid:
+            raise NoSuchNodeError(f"node {node} does not run")
+        if not Path(f"/proc/{pid}").exists():
+            raise UnsupportedError(f"the Docker engine at {where} runs its containers on another machine")
+        return pid
 
     def _supervisor(self, node: str) -> tuple[int, Supervisor]:
-        if node in self._supervisors:
-            return self._supervisors[node]
+        if known := self._supervisors.get(node):
+            return known
         container = engine.of_lab(self.lab).get(node)
         if container is None or container.state != "running":
             raise NoSuchNodeError(f"node {node} does not run")
         return self._connected(node, container.id)
 
     def _forget(self, node: str) -> None:
-        if node in self._supervisors:
-            self._supervisors.pop(node)[1].close()
+        if known := self._supervisors.pop(node, None):
+            known[1].close()
 
     def _holder(self, node: str) -> tuple[int, Supervisor]:
         """The container that a node or pod is in."""

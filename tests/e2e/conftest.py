@@ -22,9 +22,9 @@ def own_name(topic: str) -> str:
 
 
 @contextlib.contextmanager
-def running(plan: Plan) -> Iterator[Session]:
+def running(plan: Plan, runtime: str = "") -> Iterator[Session]:
     """The lab of a Plan, up for the length of the block."""
-    with Session(plan.name) as session:
+    with Session(plan.name, runtime) as session:
         try:
             session.up(plan)
             yield session

@@ -151,9 +151,9 @@ def _process(path: Path) -> tuple[int, str, bool, int]:
 
 
 def _lab_of(argv: str) -> str:
-    """The lab a supervisor or holder belongs to; empty for any other process."""
+    """The lab a supervisor or holder belongs to; empty for any other process. In a container it has LAB/NODE."""
     words = argv.split("\0")
-    return words[4] if len(words) > 4 and words[3].endswith("/runtime/supervisor.py") else ""
+    return words[4].partition("/")[0] if len(words) > 4 and words[3].endswith("/supervisor.py") else ""
 
 
 def namespaces_of(lab: str) -> set[str]:

@@ -36,7 +36,7 @@ class Changing:
         path.write_text(text.replace(old, new))
 
     def up(self) -> PlanDiff:
-        return self.session.up(compiled(str(self.folder), self.session.name))
+        return self.session.up(compiled(str(self.folder), self.session.name), timeout=120)  # frr-reload.py is slow
 
     def up_with_traffic(self) -> PlanDiff:
         """Apply the files while datagrams go from amf to smf, and across the fabric from one pod to another."""
@@ -76,14 +76,13 @@ def changing(tmp_path_factory) -> Iterator[Changing]:
 
 @pytest.fixture
 def lab(changing) -> Iterator[Changing]:
-    """The lab as it was brought up, all flows passing; whatever a test changed is undone after it."""
+    """The lab as labs/edge describes it, all flows passing; for the next test the files are put back."""
     originals = {path: path.read_bytes() for path in changing.folder.rglob("*.yaml")}
     changing.up()
     assert_flows(changing.session)
     yield changing
     for path, content in originals.items():
         path.write_bytes(content)
-    changing.up()
 
 
 def test_replicas(lab):

@@ -14,6 +14,7 @@ from testbed.compile.kube.calico_bgp import sessions as bird_sessions
 from testbed.compile.kube.calico_ipam import Assignment, assign, request
 from testbed.compile.kube.calico_services import ServiceRoutes, service_routes
 from testbed.compile.kube.cluster_checks import refusals
+from testbed.compile.kube.cluster_nodes import internal_ip, named, node_objects
 from testbed.compile.kube.instances import PodInstance, with_addresses
 from testbed.compile.kube.metallb_alloc import allocate, assigned
 from testbed.compile.kube.metallb_announce import Announcements, announce
@@ -24,17 +25,15 @@ from testbed.compile.kube.service_ports import is_proxied
 from testbed.compile.kube.services import api_service, completed
 from testbed.compile.kube.uplinks import uplink_problems
 from testbed.compile.kube.workloads import endpoint_slices, pods
-from testbed.compile.topology import Topology, kubernetes_nodes
+from testbed.compile.topology import Topology
 from testbed.errors import InputError, Problem
-from testbed.load.explain import suggest
 from testbed.load.manifests import Manifests
 from testbed.model import calico, kube
 from testbed.model.images import Catalogue
-from testbed.model.lab import Cluster, KubernetesNode, Lab
+from testbed.model.lab import Cluster, Lab
 from testbed.model.metallb import BGPPeer
 from testbed.model.workloads import Ingress, IngressClass, Secret
 
-CALICO_PREFIX = "projectcalico.org/"
 BLOCK_SIZE = 26  # prefix length of a node's IPAM block, Calico's default
 
 
@@ -76,18 +75,10 @@ class Built:
         return metallb_frr.sessions(self.object(node), self.metallb)
 
     def object(self, node: str) -> kube.Node:
-        return _named(self.nodes, node)
+        return named(self.nodes, node)
 
     def service_routes(self, node: str) -> ServiceRoutes:
         return service_routes(self.bgp, self.bgp.node(node), 4)
-
-
-def _named(nodes: Iterable[kube.Node], name: str) -> kube.Node:
-    return next(node for node in nodes if node.name == name)
-
-
-def internal_ip(node: kube.Node) -> str:
-    return next(entry.address for entry in node.status.addresses if entry.type == "InternalIP")
 
 
 def pod_node(pod: PodInstance) -> str:
@@ -101,7 +92,7 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
     Raises:
         InputError: with every problem that was found.
     """
-    nodes, problems = _nodes(lab, cluster, topology, manifests)
+    nodes, problems = node_objects(lab, cluster, topology, manifests)
     _stop(problems)
     problems += uplink_problems(lab, cluster, topology)
     with _noting(problems):
@@ -110,33 +101,25 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
         instances = pods(manifests, nodes, images)
         problems += refusals(manifests, instances)
     pools = _pools(cluster, manifests, problems)
-    services, found = completed(
-        (api_service(cluster.service_subnet), *manifests.of(kube.Service)), cluster.service_subnet
-    )
+    every_service = (api_service(cluster.service_subnet), *manifests.of(kube.Service))
+    services, found = completed(every_service, cluster.service_subnet)
     _stop([*problems, *found])
     assignment = _assign(instances, nodes, manifests, pools)
-    addresses = {
-        pod.key: (internal_ip(_named(nodes, pod.node_name)),) if pod.host_network else assignment.addresses[pod.key]
-        for pod in instances
-    }
-    with _noting(problems):
-        slices = endpoint_slices(services, instances, addresses, manifests.of(kube.EndpointSlice))
-        check(tuple(filter(is_proxied, services)), slices)
-    _stop(problems)
+    addresses = _addresses(instances, nodes, assignment)
+    slices = _slices(services, instances, addresses, manifests)
     allocation = allocate(services, metallb, manifests.of(kube.Namespace))
     services = assigned(services, allocation)
     announcements = announce(services, slices, metallb, nodes)
     bgp = _bgp(nodes, manifests, pools, assignment, services, slices)
     config, found = ingress.nginx(manifests.of(Ingress), manifests.of(IngressClass), services, slices)
     _stop([*allocation.problems, *announcements.problems, *calico_check.problems(bgp), *found])
+    hosts = {node.name: internal_ip(node) for node in nodes}
     return Built(
         lab=lab,
         cluster=cluster,
         topology=topology,
         nodes=nodes,
-        pods=tuple(
-            with_addresses(pod, addresses[pod.key], internal_ip(_named(nodes, pod.node_name))) for pod in instances
-        ),
+        pods=tuple(with_addresses(pod, addresses[pod.key], hosts[pod.node_name]) for pod in instances),
         services=services,
         slices=slices,
         addresses=addresses,
@@ -146,6 +129,28 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
         announcements=announcements,
         ingress_config=config,
     )
+
+
+def _addresses(
+    instances: Iterable[PodInstance], nodes: Sequence[kube.Node], assignment: Assignment
+) -> dict[str, tuple[str, ...]]:
+    """Pod key → its addresses; those of its node when it has the node's network."""
+    return {
+        pod.key: (internal_ip(named(nodes, pod.node_name)),) if pod.host_network else assignment.addresses[pod.key]
+        for pod in instances
+    }
+
+
+def _slices(
+    services: Sequence[kube.Service],
+    instances: Sequence[PodInstance],
+    addresses: Mapping[str, tuple[str, ...]],
+    manifests: Manifests,
+) -> tuple[kube.EndpointSlice, ...]:
+    """The EndpointSlices. Raises InputError for these and the Services when kube-proxy could not work with them."""
+    found = endpoint_slices(services, instances, addresses, manifests.of(kube.EndpointSlice))
+    check(tuple(filter(is_proxied, services)), found)
+    return found
 
 
 def _stop(problems: Sequence[Problem]) -> None:
@@ -160,75 +165,6 @@ def _noting(problems: list[Problem]) -> Iterator[None]:
         yield
     except InputError as error:
         problems += error.problems
-
-
-# --- nodes ----------------------------------------------------------------------------------------------------------
-
-
-def _nodes(
-    lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests
-) -> tuple[tuple[kube.Node, ...], list[Problem]]:
-    """The nodes as Kubernetes objects: the lab file's, with what Node manifests add to them."""
-    problems: list[Problem] = []
-    stated = {entry.name: entry for entry in manifests.of(kube.Node)}
-    names = kubernetes_nodes(lab)
-    for name, entry in stated.items():
-        if name not in names:
-            place = entry.origin.at("metadata", "name")
-            problems.append(Problem(f"no node {name!r} of kind kubernetes in the lab", place, suggest(name, names)))
-    made = []
-    for name in names:
-        address = _internal(topology, cluster, name)
-        if address is None:
-            where = f" in VRF {cluster.default_route}" if cluster.default_route else ""
-            problems.append(Problem(f"{name} has no IPv4 address{where}", lab.nodes[name].origin.at()))
-            continue
-        problems += _annotation_problems(stated.get(name), str(address))
-        made.append(_node_object(lab, name, address, stated.get(name)))
-    return tuple(made), problems
-
-
-def _internal(topology: Topology, cluster: Cluster, name: str) -> ipaddress.IPv4Interface | None:
-    for segment, end in topology.of(name):
-        if cluster.default_route in (None, segment.vrf):
-            for address in end.addresses:
-                if isinstance(address, ipaddress.IPv4Interface):
-                    return address
-    return None
-
-
-def _annotation_problems(stated: kube.Node | None, address: str) -> Iterator[Problem]:
-    """Addresses are the lab file's: what a Node's annotations say of them must be the same."""
-    annotations = stated.metadata.annotations if stated else {}
-    for key, known in ((f"{CALICO_PREFIX}IPv4Address", address), (f"{CALICO_PREFIX}IPv6Address", "")):
-        if stated and annotations.get(key, known) != known:
-            message = f"Node {stated.name}: {key} is {annotations[key]!r}, and the lab gives the node {known or 'none'}"
-            yield Problem(message, stated.origin.at("metadata", "annotations", key), "leave it out")
-
-
-def _node_object(lab: Lab, name: str, address: ipaddress.IPv4Interface, stated: kube.Node | None) -> kube.Node:
-    node = lab.nodes[name]
-    assert isinstance(node, KubernetesNode)
-    metadata = stated.metadata if stated else kube.Metadata(name=name)
-    labels = {"kubernetes.io/hostname": name, "kubernetes.io/os": "linux", **node.labels, **metadata.labels}
-    annotations = {f"{CALICO_PREFIX}IPv4Address": str(address), **metadata.annotations}
-    ready = kube.Condition(type="Ready", status="True")
-    status = kube.NodeStatus(
-        addresses=(
-            kube.NodeAddress(type="InternalIP", address=str(address.ip)),
-            kube.NodeAddress(type="Hostname", address=name),
-        ),
-        conditions=stated.status.conditions if stated and stated.status.conditions else (ready,),
-    )
-    made = kube.Node(
-        api_version="v1",
-        kind="Node",
-        metadata=metadata.model_copy(update={"labels": labels, "annotations": annotations}),
-        spec=stated.spec if stated else kube.NodeSpec(),
-        status=status,
-    )
-    made._origin = stated.origin if stated else node.origin
-    return made
 
 
 # --- Calico -----------------------------------------------------------------------------------------------------------

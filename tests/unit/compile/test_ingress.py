@@ -1,11 +1,13 @@
-"""Ingress objects as nginx configuration; and nginx, which is asked whether it takes it, and what it answers."""
+"""Ingress objects as nginx configuration; and nginx itself: whether it takes it, and what it answers then."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -263,10 +265,77 @@ def test_nginx_would_have_complained(tmp_path: Path) -> None:
 
 def checked(text: str, folder: Path) -> tuple[int, list[str]]:
     """What `nginx -t` says to a configuration, all its files below a folder of the test's, in a network of its own."""
-    for path in ("/run/nginx.pid", "/tmp/nginx-"):
-        text = text.replace(path, f"{folder}/{path.rpartition('/')[2]}")
     config = folder / "nginx.conf"
-    config.write_text(text.replace("access_log /dev/stdout", f"access_log {folder}/access.log"))
+    config.write_text(in_folder(text, folder))
     argv = ["unshare", "--net", NGINX, "-t", "-q", "-p", folder, "-e", folder / "error.log", "-c", config]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=10, check=False)
     return done.returncode, (done.stdout + done.stderr).splitlines()
+
+
+def in_folder(text: str, folder: Path) -> str:
+    """The configuration with all files that it names in a folder of the test's."""
+    for path in ("/run/nginx.pid", "/tmp/nginx-", "/dev/stdout"):
+        text = text.replace(path, f"{folder}/{path.rpartition('/')[2]}")
+    return text
+
+
+ANSWERS = {
+    ("a.example", "/"): WEB_UP,
+    ("a.example", "/api"): API_UP,
+    ("a.example", "/api/x"): API_UP,
+    ("a.example", "/apix"): WEB_UP,  # a prefix is one of path elements
+    ("a.example", "/exact"): API_UP,
+    ("a.example", "/exact/x"): WEB_UP,
+    ("a.example:18080", "/api"): API_UP,
+    ("A.Example", "/api"): API_UP,
+    ("x.w.example", "/any"): WEB_UP,
+    ("x.y.w.example", "/any"): "404",
+    ("w.example", "/any"): "404",
+    ("b.example", "/api"): API_UP,
+    ("b.example", "/other"): WEB_UP,  # the default backend of the Ingress that has the host
+    ("c.example", "/"): "503",
+    ("unknown.example", "/"): "404",
+}
+
+# Runs nginx in the network namespace it is started in, and prints what it answers to each (host, path).
+ASK = """
+import http.client, json, os, subprocess, sys, time
+nginx, folder, config, questions = sys.argv[1], sys.argv[2], sys.argv[3], json.loads(sys.argv[4])
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+argv = [nginx, "-p", folder, "-e", folder + "/error.log", "-c", config]
+subprocess.run(argv, check=True)  # it goes into the background once it listens
+try:
+    answers = []
+    for host, path in questions:
+        connection = http.client.HTTPConnection("127.0.0.1", 18080, timeout=5)
+        connection.request("GET", path, headers={"Host": host})
+        response = connection.getresponse()
+        answers.append(response.read().decode() if response.status == 200 else str(response.status))
+    print(json.dumps(answers))
+finally:
+    subprocess.run([*argv, "-s", "stop"], check=True)
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not Path(NGINX).exists(), reason="needs root and nginx")
+def test_nginx_answers_as_the_ingresses_say(tmp_path: Path) -> None:
+    text = rendered(
+        ingress(
+            rule(
+                "a.example",
+                ("Prefix", "/", backend()),
+                ("Prefix", "/api", backend("api", 81)),
+                ("Exact", "/exact", backend("api", 81)),
+            ),
+            rule("*.w.example", ("Prefix", "/", backend())),
+            rule("c.example", ("Prefix", "/", backend("empty"))),
+            name="one",
+        ),
+        ingress(rule("b.example", ("Prefix", "/api", backend("api", 81))), name="two", defaultBackend=backend()),
+    )
+    config = tmp_path / "nginx.conf"
+    named = re.sub(r"proxy_pass http://(\S+);", r'return 200 "\1";', text)  # the upstream's name is the answer
+    config.write_text(in_folder(named, tmp_path))
+    argv = ["unshare", "--net", sys.executable, "-c", ASK, NGINX, tmp_path, config, json.dumps(list(ANSWERS))]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=30, check=True)
+    assert dict(zip(ANSWERS, json.loads(done.stdout), strict=True)) == ANSWERS
