@@ -7,11 +7,10 @@ import os
 import platform
 import re
 import select
-import socket
+import subprocess
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from testbed.runtime.netlink import Netlink
 from testbed.wait import Deadline
 
 KIB = 1024
@@ -84,28 +83,25 @@ class Ending:
 # --- the host ---------------------------------------------------------------------------------------------------------
 
 
+# What the host's network is made of, and what of it ticks by itself.
+HOST = ("link", "address", "route show table all", "-6 route show table all", "rule", "-6 rule")
+TICKING = re.compile(r" (valid_lft|preferred_lft|expires) \w+")
+
+
 def host_network() -> dict[str, set[str]]:
-    """The host's interfaces, addresses, routes and rules, as text that can be compared."""
-    channel = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
-    with Netlink(channel, "host") as netlink:
-        return {
-            "interfaces": set(netlink.links()),
-            "addresses": {f"{index} {address}" for index, address in netlink.addresses()},
-            "routes": {f"{entry['dst_len']} {_stable(entry['attrs'])}" for entry in netlink.routes()},
-            "rules": {str(entry["attrs"]) for entry in netlink.rules()},
-        }
-
-
-def _stable(attributes: Iterable[tuple[str, object]]) -> str:
-    """Attributes of a route but for the cache's counters, which tick."""
-    return str([(name, value) for name, value in attributes if name != "RTA_CACHEINFO"])
+    """The host's interfaces, addresses, routes and rules, as lines that can be compared."""
+    found = {}
+    for what in HOST:
+        done = subprocess.run(("ip", "-o", *what.split()), capture_output=True, text=True, check=True)
+        found[what] = {TICKING.sub("", line) for line in done.stdout.splitlines()}
+    return found
 
 
 def network_changes(before: dict[str, set[str]]) -> list[str]:
     """What of the host's network is not as it was, as lines."""
     after = host_network()
-    lines = [f"+ {kind}: {entry}" for kind in after for entry in sorted(after[kind] - before[kind])]
-    return lines + [f"- {kind}: {entry}" for kind in after for entry in sorted(before[kind] - after[kind])]
+    lines = [f"+ {line}" for what in HOST for line in sorted(after[what] - before[what])]
+    return lines + [f"- {line}" for what in HOST for line in sorted(before[what] - after[what])]
 
 
 def sysctl_path(key: str) -> Path:

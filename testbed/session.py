@@ -25,7 +25,7 @@ from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
-from testbed.runtime import docker, engine, netns
+from testbed.runtime import docker, engine, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.supervised import STATE
 
@@ -191,6 +191,7 @@ class Session:
         """End the lab, whatever state it is in; returns whether there was anything to end."""
         there = self.exists or self.directory.exists()
         self.runtime.destroy()
+        workshop.sweep()
         return there
 
     def diff(self, plan: Plan) -> PlanDiff:

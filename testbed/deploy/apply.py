@@ -98,7 +98,8 @@ class _Apply:
         self.new = {node.name for node in missing}
         changed = {entry.new.name: entry.old for entry in self.change.changed if entry.new.name not in self.new}
         reloads = self._rewrite(changed)
-        starter = Starter(self.runtime, self._due(), self.observer)
+        due = self._due()
+        starter = Starter(self.runtime, due, self.observer)
         with self._step("links"):
             self._retract(changed)
             self.runtime.program(self.plan.nodes, self.plan.links, fresh=len(self.new) == len(self.plan.nodes))
@@ -115,7 +116,8 @@ class _Apply:
             self._reload_all(reloads)
             starter.start(self.deadline)
         with self._step("convergence"):
-            await_ready(self.runtime, self.plan, self.deadline, self.observer)
+            disturbed = self.old is not None and bool(missing or due or self.change)
+            await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
 
     @contextlib.contextmanager

@@ -13,6 +13,7 @@ from testbed.runtime.base import NodeState, Runtime, Sockets
 from testbed.runtime.monitor import RouteMonitor
 from testbed.wait import Deadline, until
 
+QUIET = 0.5  # seconds without a change after which a disturbed network has settled
 TCP_LISTEN = "0A"  # include/net/tcp_states.h
 
 
@@ -159,26 +160,30 @@ def log_end(runtime: Runtime, node: str, process: str, lines: int = 5) -> str:
 
 
 def await_routes(
-    sockets: Sockets, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer
+    sockets: Sockets, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer, quiet: float = 0.0
 ) -> list[ExpectedRoute]:
     """Wait until every expected route is in its kernel table; returns those still missing at the deadline.
 
     Args:
         sockets: opens them in the nodes that the routes name.
+        quiet: seconds in which none of the tables may have changed.
     """
-    missing: dict[tuple[str, str | None], dict[str, str]] = {}  # by routing instance: prefix → the user's words
+    wanted: dict[tuple[str, str | None], dict[str, str]] = {}  # by routing instance: prefix → the user's words
     for route in routes:
-        missing.setdefault((route.node, route.vrf), {})[route.prefix] = describe_route(route)
-    monitors = {place: RouteMonitor(sockets, *place) for place in missing}
+        wanted.setdefault((route.node, route.vrf), {})[route.prefix] = describe_route(route)
+    monitors = {place: RouteMonitor(sockets, *place) for place in wanted}
+    missing = {place: list(prefixes) for place, prefixes in wanted.items()}
+    calm = Deadline(quiet)
 
     def arrived() -> bool:
+        nonlocal calm
         for place, monitor in monitors.items():
             if monitor.read():
-                for prefix in monitor.prefixes & missing[place].keys():
-                    del missing[place][prefix]
-        words = tuple(text for texts in missing.values() for text in texts.values())
+                missing[place] = [prefix for prefix in wanted[place] if prefix not in monitor.prefixes]
+                calm = Deadline(quiet)
+        words = tuple(wanted[place][prefix] for place, prefixes in missing.items() for prefix in prefixes)
         observer(Awaited("routes", words, len(routes)))
-        return not words
+        return not words and calm.passed
 
     try:
         until(arrived, deadline, monitors.values())
@@ -235,13 +240,21 @@ def describe_session(session: BgpSession, state: control.SessionState) -> str:
     return f"{session.node}: BGP to {session.peer_name} ({session.peer}){where}: {state.state}{detail}"
 
 
-def await_ready(runtime: Runtime, plan: Plan, deadline: Deadline, observer: Observer) -> None:
+def await_ready(
+    runtime: Runtime, plan: Plan, deadline: Deadline, observer: Observer, *, disturbed: bool = False
+) -> None:
     """Wait for routes and sessions.
+
+    Args:
+        disturbed: something of a running lab was changed, so that what is there may be left from before: the routers
+            are given time to hear of it, and the routes count only once they have stopped changing.
 
     Raises:
         NotReadyError: naming every route and session that is missing.
     """
-    late = await_routes(runtime, plan.routes, deadline, observer)
+    if disturbed:
+        await_sessions(runtime, plan.sessions, deadline, observer)
+    late = await_routes(runtime, plan.routes, deadline, observer, QUIET if disturbed else 0.0)
     missing = await_sessions(runtime, plan.sessions, deadline, observer)
     if late or missing:
         raise NotReadyError(deadline.elapsed, [*missing, *(describe_route(route) for route in late)])

@@ -10,11 +10,9 @@ import contextlib
 import io
 import os
 import shutil
-import socket
 import tarfile
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -22,21 +20,18 @@ from testbed import run
 from testbed.errors import CommandError, DeployError, UnsupportedError
 from testbed.events import Awaited, Observer, Step
 from testbed.render import configs, environment
-from testbed.runtime import engine
+from testbed.runtime import engine, workshop
 from testbed.runtime.image import HASH, NAME, SOURCE, Image, Recipe, found, recipe
-from testbed.wait import Deadline, until
 
 if TYPE_CHECKING:
     from docker import APIClient
 
 MMDEBSTRAP = "/usr/bin/mmdebstrap"
 MERGED_USR = "/usr/share/mmdebstrap/hooks/merged-usr"
-WORKSHOP, PREFIX = Path("/var/tmp"), "testbed-image-"  # noqa: S108 - on a disk, and root's own folder below it
-LOCK = "\0testbed/image"  # an abstract socket, as for `up`
-TIMEOUT = 1800.0  # seconds to download and install
 PROXIES = ("http_proxy", "https_proxy", "no_proxy")
 ENVIRONMENT = {name: run.ENVIRONMENT[name] for name in ("PATH", "LANG")}
 
+STAGE = "testbed.image.stage"  # label of what is left of a build's first stage
 PACKAGES, IMPORT = "Debian's packages (a minute, and only once)", "the engine's import"  # what is awaited
 
 Source = Literal["registry", "packages"]
@@ -52,7 +47,7 @@ def build(where: str, observer: Observer, *, source: Source | None = None, anew:
     Raises:
         UnsupportedError: no engine answers, or what the build needs is not there. CommandError, DeployError: it failed.
     """
-    with _alone(observer):
+    with workshop.alone(lambda: observer(Awaited("builds", ("another build of the image",), 1))):
         old = found(where)
         if old and old.hash == recipe().hash and not anew:
             return old
@@ -66,24 +61,6 @@ def build(where: str, observer: Observer, *, source: Source | None = None, anew:
         if old and old.id != new.id:
             _discard(where, old.id)
     return new
-
-
-@contextlib.contextmanager
-def _alone(observer: Observer) -> Iterator[None]:
-    """One build at a time on this machine; the others wait, and find what it has built."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-
-        def locked() -> bool:
-            try:
-                lock.bind(LOCK)
-            except OSError:
-                observer(Awaited("builds", ("another build of the image",), 1))
-                return False
-            return True
-
-        if not until(locked, Deadline(TIMEOUT)):
-            raise DeployError("another build of the image does not end")
-        yield
 
 
 def _build(where: str, wanted: Recipe, source: Source | None, observer: Observer) -> None:
@@ -104,7 +81,7 @@ def _client(where: str) -> APIClient:
     engine.containers(where, engine.LAB)  # says better than the SDK what is wrong
     import docker
 
-    return docker.APIClient(base_url=where, timeout=int(TIMEOUT))
+    return docker.APIClient(base_url=where, timeout=int(workshop.LAST))
 
 
 def _discard(where: str, image: str) -> None:
@@ -142,7 +119,7 @@ def _no_base(client: APIClient, base: str, observer: Observer) -> str:
 def dockerfile(wanted: Recipe) -> str:
     """The Dockerfile of `docker build`."""
     template = environment().get_template("image/Dockerfile.j2")
-    text: str = template.render(base=wanted.base, packages=wanted.packages, date=wanted.date)
+    text: str = template.render(base=wanted.base, packages=wanted.packages, date=wanted.date, stage=STAGE)
     settings = [f"ENV {name}={value}" for name, value in ENVIRONMENT.items()]
     return "\n".join([text, *settings, ""])
 
@@ -156,6 +133,7 @@ def _from_base(client: APIClient, wanted: Recipe, observer: Observer) -> None:
         tag=NAME, labels=labels, network_mode="host", rm=True, forcerm=True,
     )  # fmt: skip
     _succeed(lines)
+    client.prune_images({"dangling": True, "label": [STAGE]})
 
 
 def _context(files: Mapping[str, bytes]) -> bytes:
@@ -182,7 +160,7 @@ def _succeed(lines: Any) -> None:
 
 def _from_packages(client: APIClient, wanted: Recipe, observer: Observer) -> None:
     observer(Awaited("parts", (PACKAGES, IMPORT), 2))
-    with _workshop() as folder:
+    with workshop.folder() as folder:
         archive = folder / "image.tar"
         _mmdebstrap(wanted, folder, archive)
         observer(Awaited("parts", (IMPORT,), 2))
@@ -191,15 +169,6 @@ def _from_packages(client: APIClient, wanted: Recipe, observer: Observer) -> Non
         repository, tag = NAME.split(":")
         import_image: Callable[..., Any] = client.import_image
         import_image(str(archive), repository=repository, tag=tag, changes=changes)
-
-
-@contextlib.contextmanager
-def _workshop() -> Iterator[Path]:
-    """A folder that is gone afterwards. What an earlier build left that was killed goes too: there is one at a time."""
-    for left in WORKSHOP.glob(f"{PREFIX}*"):
-        shutil.rmtree(left, ignore_errors=True)
-    with tempfile.TemporaryDirectory(prefix=PREFIX, dir=WORKSHOP) as folder:
-        yield Path(folder)
 
 
 def _finish() -> Path:
@@ -219,7 +188,7 @@ def _mmdebstrap(wanted: Recipe, folder: Path, archive: Path) -> None:
     env = {**run.ENVIRONMENT, "SOURCE_DATE_EPOCH": str(wanted.date), "TMPDIR": str(folder)}
     env |= {name: os.environ[name] for name in PROXIES if name in os.environ}
     try:
-        run.run(argv, env=env, timeout=TIMEOUT)
+        run.run(argv, env=env, timeout=workshop.LAST)
     except CommandError as error:
         end = "\n".join(error.output.splitlines()[-20:])
         raise CommandError([MMDEBSTRAP, wanted.suite], error.status, end) from None

@@ -47,7 +47,9 @@ PR_SET_NAME = 15
 
 NAMESPACES = ("net", "mnt", "uts", "ipc")
 # Not shared with a node: what a host keeps there is no business of the lab's, and what a node writes there is its own.
-PRIVATE = ("/run", "/tmp", "/var/tmp", "/var/log", "/var/lib", "/dev/shm")
+# (In /root lie the host's keys, and a .bashrc that every command by ssh would run.)
+PRIVATE = ("/run", "/root", "/tmp", "/var/tmp", "/var/log", "/var/lib", "/dev/shm")
+MODES = {"/root": "700", "/tmp": "1777", "/var/tmp": "1777", "/dev/shm": "1777"}
 # File systems that a node gets anew, or that hold nothing a node may see.
 PSEUDO = ("/proc", "/sys", "/dev", "/run", "/tmp", "/var/tmp", "/var/log", "/var/lib", "/boot")
 # Linux Documentation/admin-guide/devices.txt
@@ -125,7 +127,7 @@ def make_root(hostname: str) -> None:
     protect_sysctls(root)
     for path in PRIVATE:
         if os.path.isdir(root + path):
-            mount("testbed", root + path, "tmpfs", MS_NOSUID | MS_NODEV, "mode=1777" if "tmp" in path else "mode=755")
+            mount("testbed", root + path, "tmpfs", MS_NOSUID | MS_NODEV, f"mode={MODES.get(path, '755')}")
     os.chdir(root)
     checked(libc.pivot_root(b".", b"."), "pivot_root")
     checked(libc.umount2(b".", MNT_DETACH), "umount")

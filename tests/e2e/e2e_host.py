@@ -1,6 +1,6 @@
 """What the host looks like, to compare: nothing that a lab does may show in it.
 
-Other labs may run on the machine meanwhile; what belongs to them is left out.
+Other labs may run on the machine meanwhile, and containers; what belongs to them is left out.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ LIFETIMES = re.compile(r"(valid_lft|preferred_lft|expires) \w+")
 VOLATILE = re.compile(
     r"/(nf_conntrack_count|tcp_fastopen_key|icmp_msgs_\w+|stable_secret|neigh/.*/(gc_|app_).*|flush|tcp_allowed_.*)$"
 )
+ENGINES = re.compile(r"docker|containerd")  # mount points of a container engine, whose containers come and go
 COMMANDS = {
     "routes": ("ip", "-4", "route", "show", "table", "all"),
     "IPv6 routes": ("ip", "-6", "route", "show", "table", "all"),
@@ -30,13 +31,20 @@ COMMANDS = {
     "links": ("ip", "-o", "link"),
     "rulesets": ("nft", "--stateless", "list", "ruleset"),
 }
+TITLE = "lab:"  # of a supervisor or holder (its name cut to 15 letters), when its command line is gone already
 Facts = dict[str, set[str]]
 
 
 class Process(NamedTuple):
-    """A process: `lab` is the one whose supervisor is among its ancestors; `nested`: in a pid namespace of its own."""
+    """A process.
+
+    Args:
+        lab: whose supervisor is among its ancestors. nested: it is in a pid namespace below the host's.
+        started: in clock ticks since boot.
+    """
 
     pid: int
+    parent: int
     argv: str
     lab: str
     nested: bool
@@ -47,7 +55,8 @@ def snapshot() -> Facts:
     """Everything of the host that a lab could have changed, by kind, as comparable lines."""
     facts = {kind: set(LIFETIMES.sub("", run.run(argv)).splitlines()) for kind, argv in COMMANDS.items()}
     facts["sysctls"] = set(_sysctls())
-    facts["mounts"] = set(Path("/proc/self/mountinfo").read_text().splitlines())
+    mounts = Path("/proc/self/mountinfo").read_text().splitlines()
+    facts["mounts"] = {line for line in mounts if not ENGINES.search(line.split()[4])}
     facts["files in /etc"] = set(_files(Path("/etc")))
     facts["locks"] = set(_entries("/run/lock"))
     facts["named network namespaces"] = set(_entries("/run/netns"))
@@ -107,12 +116,14 @@ def remains(lab: str, since: int) -> list[str]:
 
 
 def _names(entry: Process, lab: str) -> bool:
+    if entry.argv.startswith(TITLE):
+        return lab.startswith(entry.lab)
     return lab in entry.argv.split("\0") and "testbed" in entry.argv
 
 
 def _stray(entry: Process, since: int) -> bool:
-    """Newer than the lab, in a pid namespace below the host's, and of no other lab."""
-    return entry.nested and not entry.lab and entry.started >= since
+    """Newer than the lab, in a pid namespace below the host's, of no other lab, and its parent is gone."""
+    return entry.nested and not entry.lab and entry.started >= since and entry.parent == 1
 
 
 def _named(lab: str) -> list[Path]:
@@ -132,11 +143,11 @@ def processes() -> list[Process]:
                 continue
     labs = {pid: _lab_of(argv) for pid, (_, argv, _, _) in found.items()}
     result = []
-    for pid, (_, argv, nested, started) in found.items():
+    for pid, (parent, argv, nested, started) in found.items():
         ancestor = pid
         while ancestor in found and not labs[ancestor]:
             ancestor = found[ancestor][0]
-        result.append(Process(pid, argv, labs.get(ancestor, ""), nested, started))
+        result.append(Process(pid, parent, argv, labs.get(ancestor, ""), nested, started))
     return result
 
 
@@ -152,6 +163,8 @@ def _process(path: Path) -> tuple[int, str, bool, int]:
 
 def _lab_of(argv: str) -> str:
     """The lab a supervisor or holder belongs to; empty for any other process. In a container it has LAB/NODE."""
+    if argv.startswith(TITLE):
+        return argv.removeprefix(TITLE)
     words = argv.split("\0")
     return words[4].partition("/")[0] if len(words) > 4 and words[3].endswith("/supervisor.py") else ""
 
