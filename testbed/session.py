@@ -18,7 +18,7 @@ from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import log_path, sessions
 from testbed.deploy.status import Outline, Status, take
 from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeError, ProbeError, Problem
-from testbed.events import Observer, ignore
+from testbed.events import Event, Observer, Step, ignore
 from testbed.model.names import host_label
 from testbed.plan import BgpSession, Flow, Node, Plan
 from testbed.plan.diff import PlanDiff, diff
@@ -173,11 +173,16 @@ class Session:
         """
         plan = dataclasses.replace(plan, name=self.name)
         warming = threading.Thread(target=probes.warm_up, args=({flow.protocol for flow in plan.flows},), daemon=True)
-        warming.start()  # the probes' libraries load while the network converges
+
+        def told(event: Event) -> None:
+            if event == Step("convergence"):
+                warming.start()  # the probes' libraries load while the daemons wait; before, they would be in the way
+            observer(event)
+
         with self._alone():
             self._refuse_elsewhere()
             self.runtime.prepare(observer)
-            change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=observer, keep=keep)
+            change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
         return change
 

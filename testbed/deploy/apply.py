@@ -106,9 +106,12 @@ class _Apply:
         # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
         # But not before their links and addresses: FRR's zebra (8.4) forgets an address that it hears of, while it
         # starts, before it has heard of the interface (zebra_if_addr_update_ctx).
+        # First of all come those that wait longest: FRR tries its first connection a second after its start in the
+        # default instance (BGP_INIT_START_TIMER), and at once in a VRF.
         routing = {session.node for session in self.plan.sessions}
-        starter.step(routing)
+        first = {session.node for session in self.plan.sessions if session.daemon == "frr" and session.vrf is None}
         with self._step("rulesets"), ThreadPoolExecutor(1) as beside:
+            starter.start(self.deadline, first)
             loading = beside.submit(self._load_rulesets, changed)
             starter.start(self.deadline, routing)
             loading.result()

@@ -133,7 +133,7 @@ def _from_base(client: APIClient, wanted: Recipe, observer: Observer) -> None:
         tag=NAME, labels=labels, network_mode="host", rm=True, forcerm=True,
     )  # fmt: skip
     _succeed(lines)
-    client.prune_images({"dangling": True, "label": [STAGE]})
+    client.prune_images({"dangling": True, "label": [STAGE]})  # type: ignore[no-untyped-call]
 
 
 def _context(files: Mapping[str, bytes]) -> bytes:
