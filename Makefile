@@ -1,7 +1,7 @@
 # make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
-# make test-all  the same with every capability required, and end-to-end tests on Docker: on the engine that answers, else
+# make test-all  the same with every capability required; make test-docker  the docker runtime (not finished yet)
 #                on one that the script START_DOCKERD starts (the full-kernel VM comes with a later version)
 # make bench     benchmarks; see docs/benchmarks.md
 SHELL := /bin/sh
@@ -20,7 +20,7 @@ IMAGE := mmdebstrap
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
 
-.PHONY: lab-up lab-down setup setup-dev setup-docker test test-all lint unit e2e e2e-docker bench clean
+.PHONY: test-docker lab-up lab-down setup setup-dev setup-docker test test-all lint unit e2e e2e-docker bench clean
 
 lab-up: setup $(if $(filter docker,$(RUNTIME)),setup-docker)
 	@$(BIN)/testbed up $(LAB) $(runtime) $(name)
@@ -49,8 +49,12 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 
 test: lint unit e2e
 
-test-all: export TESTBED_REQUIRE = netns,docker
-test-all: test setup-docker
+test-all: export TESTBED_REQUIRE = netns
+test-all: test
+
+# The docker runtime is not finished: its tests are a target of their own until they are part of test-all.
+test-docker: export TESTBED_REQUIRE = netns,docker
+test-docker: setup-dev setup-docker
 	scripts/with-docker $(MAKE) e2e-docker
 
 lint: setup-dev
