@@ -1,8 +1,8 @@
 # make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
-# make test-all  the same with every capability required; make test-docker  the docker runtime (not finished yet)
-#                on one that the script START_DOCKERD starts (the full-kernel VM comes with a later version)
+# make test-all  the same with every capability required
+# make test-docker  the docker runtime (not finished yet): on the engine that answers, else on one START_DOCKERD starts
 # make bench     benchmarks; see docs/benchmarks.md
 SHELL := /bin/sh
 LAB ?= edge
