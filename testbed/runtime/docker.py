@@ -184,12 +184,11 @@ class DockerRuntime(Supervised):
 
         Taking a name settles it: either it was free, or a container has it that can be seen, now or soon, and removed.
         """
-        import docker
-
         try:
             names = set((self.directory / CREATING).read_text().split())
         except OSError:
             return
+        import docker
 
         def take(name: str) -> None:
             try:
@@ -209,6 +208,7 @@ class DockerRuntime(Supervised):
 
     def _run(self, node: Node, there: Container | None, contents: Mapping[tuple[str, str], str]) -> None:
         """Have a container run the node; one that is there (it was restarted, or has ended) is used again."""
+        self._forget(node.name)  # whoever was known under that name has ended
         ident = there.id if there else self._create(node)
         if there is None or there.state != "running":
             api = self._docker.api
@@ -316,10 +316,10 @@ class DockerRuntime(Supervised):
     def state(self) -> dict[str, NodeState]:
         found: dict[str, NodeState] = {}
         places: dict[str, str] = {}
-        for name, container in engine.of_lab(self.lab).items():
-            if container.state != "running":
-                self._forget(name)
-                continue
+        running = {name: entry for name, entry in engine.of_lab(self.lab).items() if entry.state == "running"}
+        for name in self._supervisors.keys() - running.keys():
+            self._forget(name)
+        for name, container in running.items():
             states = self._states(name, container)
             found |= states
             places |= dict.fromkeys(states, name)

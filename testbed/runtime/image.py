@@ -59,7 +59,7 @@ def recipe(folder: Path | None = None) -> Recipe:
 def _hash(folder: Path) -> str:
     """Of the names and contents of all files of a folder."""
     total = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
+    for path in sorted(entry for entry in folder.iterdir() if entry.is_file()):
         content = path.read_bytes()
         total.update(f"{path.name}\0{len(content)}\0".encode() + content)
     return total.hexdigest()[:16]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import shutil
 import tarfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -133,7 +134,7 @@ def _from_base(client: APIClient, wanted: Recipe, observer: Observer) -> None:
         tag=NAME, labels=labels, network_mode="host", rm=True, forcerm=True,
     )  # fmt: skip
     _succeed(lines)
-    client.prune_images({"dangling": True, "label": [STAGE]})  # type: ignore[no-untyped-call]
+    client.prune_images({"dangling": True, "label": [STAGE]})  # type: ignore[no-untyped-call]  # of types-docker
 
 
 def _context(files: Mapping[str, bytes]) -> bytes:
@@ -146,7 +147,7 @@ def _context(files: Mapping[str, bytes]) -> bytes:
     return buffer.getvalue()
 
 
-def _succeed(lines: Any) -> None:
+def _succeed(lines: Iterable[Mapping[str, str]]) -> None:
     """Read what the engine says while it builds. Raises DeployError with its last words when it fails."""
     said: list[str] = []
     for line in lines:
@@ -168,7 +169,8 @@ def _from_packages(client: APIClient, wanted: Recipe, observer: Observer) -> Non
         changes += [f"ENV {name}={value}" for name, value in ENVIRONMENT.items()]
         repository, tag = NAME.split(":")
         import_image: Callable[..., Any] = client.import_image
-        import_image(str(archive), repository=repository, tag=tag, changes=changes)
+        said: str = import_image(str(archive), repository=repository, tag=tag, changes=changes)
+        _succeed(json.loads(line) for line in said.splitlines())
 
 
 def _finish() -> Path:
