@@ -16,6 +16,7 @@ BIN := $(VENV)/bin
 PACKAGES := $(shell sed 's/\#.*//' configs/image/packages)
 BASE := python3 python3-venv ca-certificates
 IMAGE := mmdebstrap
+PICTURES := graphviz
 
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
@@ -32,6 +33,7 @@ setup: $(VENV)/.installed
 	@scripts/install-packages $(PACKAGES)
 
 setup-dev: setup $(VENV)/.installed-dev
+	@scripts/install-packages $(PICTURES)
 
 setup-docker:
 	@scripts/install-packages $(IMAGE)

@@ -29,3 +29,9 @@ def environment() -> Environment:
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
+
+
+@cache
+def pages() -> Environment:
+    """The same for HTML: what a template is given is escaped, unless it is Markup."""
+    return environment().overlay(autoescape=True)

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from testbed import run
 from testbed.deploy import apply, login
@@ -28,6 +29,9 @@ from testbed.probe.secrets import Secrets
 from testbed.runtime import docker, engine, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.supervised import STATE
+
+if TYPE_CHECKING:
+    from testbed.report.page import LabSection
 
 RUNTIMES = ("netns", "docker")
 LATER_RUNTIMES = ("containerlab",)
@@ -233,6 +237,27 @@ class Session:
         """Everything the Plan names, as it is now."""
         plan = self.plan
         return take(plan, self.runtime)
+
+    def versions(self) -> list[tuple[str, str]]:
+        """(name, version) of what the lab runs on and what runs in it."""
+        from testbed.deploy.versions import versions
+
+        return versions(self.plan, self.runtime)
+
+    def report_section(self, verdicts: Sequence[Verdict]) -> LabSection:
+        """The lab as it is now with these verdicts, for a report; what the lab says about flows that failed."""
+        from testbed.deploy import evidence
+        from testbed.report.page import FlowSection, lab_section
+
+        plan = self.plan
+        flows = [
+            FlowSection(
+                verdict,
+                evidence=() if verdict.passed else tuple(evidence.gather(plan, self.runtime, verdict.flow)),
+            )
+            for verdict in verdicts
+        ]
+        return lab_section(self.status(), plan, self.runtime.name, flows)
 
     def outline(self) -> Outline:
         """The lab in a few words. Cheap."""

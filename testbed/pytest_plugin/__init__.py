@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,6 +39,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=os.environ.get("TESTBED_REQUIRE", ""),
         help="capabilities whose absence makes tests fail, not skip: all, or some of "
         f"{', '.join(CAPABILITIES)}, with commas (default: $TESTBED_REQUIRE)",
+    )
+    group.addoption(
+        "--testbed-report", metavar="FILE", help="write an HTML page: labs, flows, verdicts, what was not run"
     )
     parser.addini("testbed_lab", "the lab of tests that have no marker `lab`", default="")
 
@@ -84,6 +88,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Take down the labs that were brought up. A lab that does not go is a failure of the run."""
+    if file := session.config.getoption("--testbed-report"):
+        _report(session.config, Path(file))
     if _labs in session.config.stash and (errors := session.config.stash[_labs].close()):
         session.exitstatus = session.exitstatus or pytest.ExitCode.TESTS_FAILED
         reporter: Any = session.config.pluginmanager.get_plugin("terminalreporter")
@@ -91,14 +97,37 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
             reporter.write_line(f"\n{error}", red=True)
 
 
-def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say what was not run, and why; each reason once."""
+def _not_run(terminalreporter: Any) -> dict[str, int]:
+    """Why tests were not run, and how many for each reason."""
     reasons: dict[str, int] = {}
     for report in terminalreporter.stats.get("skipped", []):
         _, found, reason = str(report.longrepr[2] if isinstance(report.longrepr, tuple) else "").partition(NOT_RUN)
         if found:
             reasons[reason] = reasons.get(reason, 0) + 1
-    if reasons:
+    return reasons
+
+
+def _report(config: pytest.Config, file: Path) -> None:
+    """Write the page of a run, while its labs are still there."""
+    from testbed.report.page import Report, page
+
+    reporter: Any = config.pluginmanager.get_plugin("terminalreporter")
+    not_run = _not_run(reporter) if reporter else {}
+    labs = config.stash.get(_labs, None)
+    text = page(
+        Report(
+            labs=tuple(labs.sections()) if labs else (),
+            when=time.time(),
+            versions=tuple(labs.versions()) if labs else (),
+            not_run=tuple((number, reason) for reason, number in not_run.items()),
+        )
+    )
+    file.write_text(text)
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was not run, and why; each reason once."""
+    if reasons := _not_run(terminalreporter):
         terminalreporter.section("not run", yellow=True)
         for reason, count in reasons.items():
             terminalreporter.write_line(f"{count}: {reason}")

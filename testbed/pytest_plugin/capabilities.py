@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from testbed.plan import Plan
 
 NOT_RUN = "not run: "
+CHROMIUM = "/usr/bin/chromium"
 
 
 @functools.cache
@@ -40,11 +41,27 @@ def _docker() -> str:
     return "" if engine.answers(where) else f"no Docker engine answers at {where} (DOCKER_HOST)"
 
 
+def _browser() -> str:
+    return "" if os.access(CHROMIUM, os.X_OK) else f"no {CHROMIUM} (Debian: chromium)"
+
+
+def _graphviz() -> str:
+    from testbed.report.picture import GRAPHVIZ
+
+    return "" if os.access(GRAPHVIZ, os.X_OK) else f"no {GRAPHVIZ} (Debian: graphviz)"
+
+
 # What can be found missing before any lab is known, by name; "" means that it is there.
-_PROBES: Mapping[str, Callable[[], str]] = {"netns": _netns, "docker": _docker}
+_PROBES: Mapping[str, Callable[[], str]] = {
+    "netns": _netns,
+    "docker": _docker,
+    "graphviz": _graphviz,
+    "browser": _browser,
+}
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
-# that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime.
-CAPABILITIES = ("netns", "programs", "kernel", "docker")
+# that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
+# graphviz: pictures; browser: for tests of pages.
+CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser")
 
 
 def missing_programs(plan: Plan) -> str:

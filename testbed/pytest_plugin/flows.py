@@ -62,6 +62,7 @@ class FlowItem(pytest.Item):
 
     def runtest(self) -> None:
         verdict = self.lab.test(self.name)[0]
+        self.file.registry.record(self.lab, verdict)
         self.user_properties += [(name, value) for name, value in _facts(verdict).items() if value]
         if not verdict.passed:
             raise FlowFailedError(verdict, evidence.gather(self.lab.plan, self.lab.session.runtime, verdict.flow))

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -27,6 +28,9 @@ from testbed.pytest_plugin import FILE
 from testbed.pytest_plugin.capabilities import missing_programs, not_run, require
 from testbed.runtime.base import NodeState
 from testbed.session import Session
+
+if TYPE_CHECKING:
+    from testbed.report.page import LabSection
 
 
 @dataclass(frozen=True)
@@ -154,6 +158,7 @@ class Labs:
         self._config = config
         self._labs: dict[str, LiveLab] = {}
         self._sources: dict[str, Path] = {}
+        self._verdicts: dict[str, dict[str, Verdict]] = {}
         self._failures: dict[str, str] = {}
         self._sessions: dict[str, Session] = {}
         self._ours: list[Session] = []
@@ -223,6 +228,23 @@ class Labs:
             raise
         if lacking:
             not_run(self._config, "kernel", lacking)
+
+    def record(self, lab: LiveLab, verdict: Verdict) -> None:
+        """Keep a flow's verdict for the report of the run."""
+        self._verdicts.setdefault(lab.name, {})[verdict.flow.name] = verdict
+
+    def sections(self) -> list[LabSection]:
+        """The labs that are up, as they are now, with the verdicts that were recorded."""
+        return [
+            lab.session.report_section(list(self._verdicts.get(name, {}).values()))
+            for name, lab in self._labs.items()
+            if lab.session.exists
+        ]
+
+    def versions(self) -> list[tuple[str, str]]:
+        """What took part in the run, with versions."""
+        alive = [lab.session for lab in self._labs.values() if lab.session.exists]
+        return alive[0].versions() if alive else []
 
     def close(self) -> list[str]:
         """Take down what was brought up, and let go of the rest; returns what went wrong."""

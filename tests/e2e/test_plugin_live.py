@@ -33,6 +33,24 @@ def test_flows_pass_and_nothing_stays(pytester, folder):
     assert not Path("/run/testbed", name).exists()
 
 
+@pytest.mark.testbed_needs("graphviz")
+def test_a_page_holds_the_flows_and_what_was_not_run(pytester, folder):
+    (folder / "test_more.py").write_text(
+        "import pytest\n@pytest.mark.testbed_needs('docker')\ndef test_containers():\n    pass\n"
+    )
+    name = own_name("plugin")
+    options = ("--testbed-name", name, "--testbed-report=page.html")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DOCKER_HOST", "unix:///no/such/engine")
+        result = pytester.runpytest_subprocess("labs", *options)
+    result.assert_outcomes(passed=3, skipped=1)
+    page = (pytester.path / "page.html").read_text()
+    assert "3 of 3 flows as expected" in page
+    assert page.count("<svg") == 1
+    assert "1: no Docker engine answers at unix:///no/such/engine" in page
+    assert all(word in page for word in ("Established", "kernel", "FRR", "h2"))
+
+
 def test_a_failure_shows_what_the_network_says(pytester, folder):
     name = own_name("plugin")
     text = (folder / "lab.yaml").read_text()
