@@ -14,7 +14,7 @@ from testbed.runtime.base import Runtime
 
 
 def versions(plan: Plan, runtime: Runtime) -> list[tuple[str, str]]:
-    """(name, version) of testbed, Python, the kernel, and what the routing daemons say of themselves, each word once."""
+    """(name, version) of testbed, Python, the kernel, and of the routing daemons as they say themselves."""
     found = {"testbed": __version__, "Python": platform.python_version(), "kernel": os.uname().release}
     for session in plan.sessions:
         name = "FRR" if session.daemon == "frr" else "BIRD"
