@@ -16,12 +16,12 @@ from testbed.compile.kube.calico_services import ServiceRoutes, service_routes
 from testbed.compile.kube.cluster_checks import refusals
 from testbed.compile.kube.cluster_nodes import internal_ip, named, node_objects
 from testbed.compile.kube.instances import PodInstance, with_addresses
+from testbed.compile.kube.kube_proxy.service_ports import is_proxied
 from testbed.compile.kube.metallb_alloc import allocate, assigned
 from testbed.compile.kube.metallb_announce import Announcements, announce
 from testbed.compile.kube.metallb_config import Config as MetalLBConfig
 from testbed.compile.kube.metallb_config import read as read_metallb
 from testbed.compile.kube.service_checks import check
-from testbed.compile.kube.service_ports import is_proxied
 from testbed.compile.kube.services import api_service, completed
 from testbed.compile.kube.uplinks import uplink_problems
 from testbed.compile.kube.workloads import endpoint_slices, pods

@@ -11,7 +11,7 @@ from testbed.compile.kube import calico_bird, ingress, metallb_frr, netfilter
 from testbed.compile.kube.calico_network import PodNetwork, nat_outgoing, node_sysctls, pod_network
 from testbed.compile.kube.cluster import Built, pod_node
 from testbed.compile.kube.instances import PodInstance
-from testbed.compile.kube.kube_proxy import ProxyConfig, ProxyRules, iptables
+from testbed.compile.kube.kube_proxy.iptables import ProxyConfig, ProxyRules, iptables
 from testbed.compile.kube.uplinks import default_uplink, uplinks
 from testbed.compile.return_path import ReturnPath, connmark
 from testbed.compile.routers import interfaces

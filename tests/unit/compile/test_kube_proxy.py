@@ -14,7 +14,7 @@ import pytest
 import yaml
 from kube_objects import draining, endpoint, endpoints, ingress, node, service
 
-from testbed.compile.kube.kube_proxy import ProxyConfig, ProxyRules, iptables
+from testbed.compile.kube.kube_proxy.iptables import ProxyConfig, ProxyRules, iptables
 from testbed.errors import InputError
 from testbed.model.kube import EndpointSlice, Node, Service
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from kube_objects import draining, endpoint, endpoints, ingress, node, service
 
-from testbed.compile.kube.service_ports import Family, ProxyPort, service_ports
+from testbed.compile.kube.kube_proxy.service_ports import Family, ProxyPort, service_ports
 from testbed.errors import InputError, Position
 from testbed.model.base import Origin
 from testbed.model.kube import EndpointSlice, Service

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Literal
 
+from testbed.compile.kube.kube_proxy.service_ports import Family
 from testbed.compile.kube.service_checks import is_prefix, version
-from testbed.compile.kube.service_ports import Family
 from testbed.errors import InputError, Problem
 from testbed.model.kube import Node
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from testbed.compile.kube.kube_proxy_config import (
+from testbed.compile.kube.kube_proxy.config import (
     PRIMARY,
     NodePortAddresses,
     ProxyConfig,
@@ -18,8 +18,8 @@ from testbed.compile.kube.kube_proxy_config import (
     node_ip,
     node_port_addresses,
 )
-from testbed.compile.kube.kube_proxy_ports import add_port
-from testbed.compile.kube.kube_proxy_tables import (
+from testbed.compile.kube.kube_proxy.iptables_ports import add_port
+from testbed.compile.kube.kube_proxy.iptables_tables import (
     INVALID_DROPPED,
     LOCALHOST_ACCEPTED,
     Scope,
@@ -27,7 +27,7 @@ from testbed.compile.kube.kube_proxy_tables import (
     nat_table,
     node_port_jumps,
 )
-from testbed.compile.kube.service_ports import Family, service_ports
+from testbed.compile.kube.kube_proxy.service_ports import Family, service_ports
 from testbed.errors import InputError, Problem
 from testbed.model.kube import EndpointSlice, Node, Service
 

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 
-from testbed.compile.kube.kube_proxy_config import LocalTraffic, NodePortAddresses
-from testbed.compile.kube.kube_proxy_rules import Table, comment, host, jump
-from testbed.compile.kube.service_ports import Family
+from testbed.compile.kube.kube_proxy.config import LocalTraffic, NodePortAddresses
+from testbed.compile.kube.kube_proxy.iptables_rules import Table, comment, host, jump
+from testbed.compile.kube.kube_proxy.service_ports import Family
 
 SERVICES = "KUBE-SERVICES"
 EXTERNAL_SERVICES = "KUBE-EXTERNAL-SERVICES"

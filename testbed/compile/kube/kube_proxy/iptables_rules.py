@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from math import floor
 
-from testbed.compile.kube.kube_proxy_config import LocalTraffic
-from testbed.compile.kube.service_ports import Family
+from testbed.compile.kube.kube_proxy.config import LocalTraffic
+from testbed.compile.kube.kube_proxy.service_ports import Family
 
 
 class Table:

@@ -9,7 +9,7 @@ from base64 import b32encode
 from hashlib import sha256
 from ipaddress import ip_address, ip_network
 
-from testbed.compile.kube.kube_proxy_rules import (
+from testbed.compile.kube.kube_proxy.iptables_rules import (
     Table,
     comment,
     from_pods,
@@ -21,7 +21,7 @@ from testbed.compile.kube.kube_proxy_rules import (
     remember,
     to_unless_from_pods,
 )
-from testbed.compile.kube.kube_proxy_tables import (
+from testbed.compile.kube.kube_proxy.iptables_tables import (
     EXTERNAL_SERVICES,
     LOCALHOST_ACCEPTED,
     MARK_MASQ,
@@ -31,7 +31,7 @@ from testbed.compile.kube.kube_proxy_tables import (
     Scope,
     count,
 )
-from testbed.compile.kube.service_ports import Backend, Family, ProxyPort
+from testbed.compile.kube.kube_proxy.service_ports import Backend, Family, ProxyPort
 
 
 def add_port(filters: Table, nat: Table, port: ProxyPort, scope: Scope) -> None:
