@@ -19,5 +19,13 @@ def table(family: str, name: str, chains: Sequence[str], vrf: str | None = None)
     The ruleset's name is the table's ("ip testbed-nat"), by which it can be deleted.
     """
     body = "".join(chains)
-    text = f"table {family} {name}\ndelete table {family} {name}\ntable {family} {name} {{\n{body}}}\n"
-    return Ruleset(f"{family} {name}", "nft", text, vrf)
+    return replaced(f"{family} {name}", f"table {family} {name} {{\n{body}}}\n", vrf)
+
+
+def replaced(name: str, text: str, vrf: str | None = None) -> Ruleset:
+    """The text of a whole table ("ip testbed-nat" is a name), loaded in the place of any that was there before.
+
+    It is one transaction, so that no packet meets half a table. Connections that are translated stay so, for
+    connection tracking keeps them; what rules have put into sets (session affinity) is forgotten.
+    """
+    return Ruleset(name, "nft", f"table {name}\ndelete table {name}\n{text}", vrf)

@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -161,13 +161,14 @@ class _Apply:
                 pass
 
     def _load(self, node: Node, old: Node | None) -> None:
-        kept = {(entry.name, entry.tool, entry.vrf) for entry in node.rulesets}
-        for entry in old.rulesets if old else ():
-            if (entry.name, entry.tool, entry.vrf) not in kept:
-                self._unload(node.name, entry)
+        """Load what is new or changed, then take away what is not wanted any more, which the rest may have named."""
+        before = {(entry.name, entry.tool, entry.vrf): entry for entry in old.rulesets} if old else {}
         for entry in node.rulesets:
-            if old is None or entry not in old.rulesets:
-                self._load_one(node.name, entry)
+            known = before.pop((entry.name, entry.tool, entry.vrf), None)
+            if entry != known:
+                self._load_one(node.name, entry if known is None else emptied(entry, known))
+        for entry in reversed(before.values()):
+            self._unload(node.name, entry)
 
     def _load_one(self, node: str, entry: Ruleset) -> None:
         if entry.tool == "nfacct":
@@ -181,9 +182,11 @@ class _Apply:
     def _unload(self, node: str, entry: Ruleset) -> None:
         if entry.tool == "nft":
             self.runtime.run(node, entry.vrf, LOADERS["nft"], f"delete table {entry.name}\n")
-        elif entry.tool != "nfacct":
-            tables = [line for line in entry.text.splitlines() if line.startswith("*")]
-            self.runtime.run(node, entry.vrf, LOADERS[entry.tool], "".join(f"{line}\nCOMMIT\n" for line in tables))
+        elif entry.tool == "nfacct":
+            for name in entry.text.split():
+                self.runtime.run(node, entry.vrf, (NFACCT, "delete", name))
+        else:
+            self.runtime.run(node, entry.vrf, LOADERS[entry.tool], _empty(_tables(entry)))
 
     # --- files and programs -----------------------------------------------------------------------------------------
 
@@ -264,6 +267,22 @@ class _Apply:
                 if state is None or not state.running:
                     due.append((node.name, process))
         return due
+
+
+def emptied(entry: Ruleset, old: Ruleset) -> Ruleset:
+    """The ruleset that takes the place of `old`, where iptables-restore would leave tables of `old` as they are."""
+    if entry.tool not in ("iptables-restore", "ip6tables-restore"):
+        return entry
+    return dataclasses.replace(entry, text=entry.text + _empty(_tables(old) - _tables(entry)))
+
+
+def _tables(entry: Ruleset) -> set[str]:
+    """The titles of the tables ("*nat") in a text for iptables-restore."""
+    return {line for line in entry.text.splitlines() if line.startswith("*")}
+
+
+def _empty(tables: Iterable[str]) -> str:
+    return "".join(f"{table}\nCOMMIT\n" for table in sorted(tables))
 
 
 def restored(change: PlanDiff, before: Mapping[str, NodeState], plan: Plan) -> Sequence[str]:

@@ -11,7 +11,8 @@ from testbed.compile.kube import calico_bird, ingress, metallb_frr, netfilter
 from testbed.compile.kube.calico_network import PodNetwork, nat_outgoing, node_sysctls, pod_network
 from testbed.compile.kube.cluster import Built, pod_node
 from testbed.compile.kube.instances import PodInstance
-from testbed.compile.kube.kube_proxy.iptables import ProxyConfig, ProxyRules, iptables
+from testbed.compile.kube.kube_proxy.config import ProxyConfig
+from testbed.compile.kube.kube_proxy.planned import Planned, planned
 from testbed.compile.kube.uplinks import default_uplink, uplinks
 from testbed.compile.return_path import ReturnPath, connmark
 from testbed.compile.routers import interfaces
@@ -31,7 +32,7 @@ def node_plan(built: Built, name: str) -> plan.Node:
     own = built.pods_on(name)
     networks = {pod.key: _network(built, pod) for pod in own if not pod.host_network}
     path = _return_path(built, name)
-    proxy = iptables(built.services, built.slices, built.object(name), ProxyConfig((built.cluster.pod_subnet,)))
+    proxy = _kube_proxy(built, name)
     cali = [plan.Interface(network.host_interface, addresses=(), mac=network.host_mac) for network in networks.values()]
     routes = [*_default_routes(built, name), *path.routes]
     routes += [route for network in networks.values() for route in network.host_routes]
@@ -52,12 +53,15 @@ def node_plan(built: Built, name: str) -> plan.Node:
     )
 
 
-def _rulesets(built: Built, proxy: ProxyRules) -> Iterable[plan.Ruleset]:
-    """The netfilter rules of kube-proxy and Calico; the counters that they name come first."""
-    if proxy.nfacct:
-        yield plan.Ruleset("kube-proxy-counters", "nfacct", "\n".join(proxy.nfacct))
-    own = plan.Ruleset("kube-proxy", "iptables-restore", proxy.v4)
-    yield netfilter.merge("iptables", (own, nat_outgoing(built.bgp.pools)))
+def _kube_proxy(built: Built, name: str) -> Planned:
+    config = ProxyConfig((built.cluster.pod_subnet,), service_cidrs=(built.cluster.service_subnet,))
+    return planned(built.cluster.kube_proxy_mode, built.services, built.slices, built.object(name), config)
+
+
+def _rulesets(built: Built, proxy: Planned) -> Iterable[plan.Ruleset]:
+    """The netfilter rules of kube-proxy and Calico, in the order in which they can be loaded."""
+    yield from proxy.before
+    yield netfilter.merge("iptables", (*proxy.iptables, nat_outgoing(built.bgp.pools)))
 
 
 def _default_routes(built: Built, name: str) -> Iterable[plan.Route]:

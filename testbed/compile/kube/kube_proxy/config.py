@@ -35,7 +35,8 @@ class ProxyConfig:
         masquerade_all: all traffic to cluster IPs gets the node's source address [iptables.masqueradeAll].
         localhost_node_ports: node ports answer on 127.0.0.1 [iptables.localhostNodePorts].
         node_port_addresses: prefixes of the node's addresses on which node ports answer; ("primary",) means the node's
-            own addresses; empty means every address [nodePortAddresses].
+            own addresses; empty means every address, and in mode nftables the node's own [nodePortAddresses].
+        service_cidrs: the prefixes cluster IPs are taken from [the ServiceCIDRs of the API].
 
     Raises: InputError where kube-proxy would not start with it.
     """
@@ -46,9 +47,11 @@ class ProxyConfig:
     masquerade_all: bool = False
     localhost_node_ports: bool = True
     node_port_addresses: tuple[str, ...] = ()
+    service_cidrs: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         problems = _prefix_problems("cluster CIDR", self.cluster_cidrs)
+        problems += _prefix_problems("service CIDR", self.service_cidrs)
         if self.node_port_addresses != (PRIMARY,):
             problems += _prefix_problems("node port address", self.node_port_addresses)
         if not problems and len(self.cluster_cidrs) > len({p.version for p in _prefixes(self.cluster_cidrs)}):
@@ -124,14 +127,41 @@ def node_ip(node: Node, family: Family) -> str:
     return next(iter(_node_ips(node, family)), _LOOPBACK[family])
 
 
-def node_port_addresses(config: ProxyConfig, node: Node, family: Family) -> NodePortAddresses:
-    """Where node ports answer. A family for which nothing is configured answers everywhere, as in kube-proxy."""
-    if config.node_port_addresses == (PRIMARY,):
+def node_port_addresses(
+    config: ProxyConfig, node: Node, family: Family, default: tuple[str, ...] = ()
+) -> NodePortAddresses:
+    """Where node ports answer. A family for which nothing is configured answers everywhere, as in kube-proxy.
+
+    Args:
+        default: what it means that nothing is configured for any family.
+    """
+    asked = config.node_port_addresses or default
+    if asked == (PRIMARY,):
         return NodePortAddresses(
             tuple(str(ip_network(text)) for text in _node_ips(node, family)[:1]) or _everywhere(family)
         )
-    own = tuple(str(prefix) for prefix in _prefixes(config.node_port_addresses) if prefix.version == family)
+    own = tuple(str(prefix) for prefix in _prefixes(asked) if prefix.version == family)
     return NodePortAddresses(own or _everywhere(family))
+
+
+def node_port_candidates(
+    asked: Sequence[str], node_ports: NodePortAddresses, own: str, interface_addresses: Sequence[str] | None
+) -> Sequence[str]:
+    """The addresses among which those for node ports are looked for.
+
+    Args:
+        asked: as configured. node_ports: what it means on the node. own: the node's address.
+        interface_addresses: every address of the node's interfaces; None: they are not known.
+
+    Raises: InputError where they are needed and not known.
+    """
+    if tuple(asked) == (PRIMARY,):
+        return (own,)
+    if interface_addresses is None and not node_ports.everywhere:
+        prefixes = ", ".join(node_ports.prefixes)
+        hint = "the addresses of the node's interfaces are not known; use primary, or no prefix"
+        raise InputError([Problem(f"nodePortAddresses {prefixes} cannot be matched", hint=hint)])
+    return interface_addresses or ()
 
 
 def _everywhere(family: Family) -> tuple[str]:

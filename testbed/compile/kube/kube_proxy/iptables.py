@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from testbed.compile.kube.kube_proxy.config import (
-    PRIMARY,
     NodePortAddresses,
     ProxyConfig,
     local_traffic,
     node_ip,
     node_port_addresses,
+    node_port_candidates,
 )
 from testbed.compile.kube.kube_proxy.iptables_ports import add_port
 from testbed.compile.kube.kube_proxy.iptables_tables import (
@@ -28,7 +28,6 @@ from testbed.compile.kube.kube_proxy.iptables_tables import (
     node_port_jumps,
 )
 from testbed.compile.kube.kube_proxy.service_ports import Family, service_ports
-from testbed.errors import InputError, Problem
 from testbed.model.kube import EndpointSlice, Node, Service
 
 __all__ = ["ProxyConfig", "ProxyRules", "iptables"]
@@ -97,22 +96,11 @@ def _tables(
     filters, nat = filter_table(scope), nat_table()
     for port in ports:
         add_port(filters, nat, port, scope)
-    node_port_jumps(nat, scope, node_ports, _candidates(config, node_ports, scope.node_ip, interface_addresses))
+    asked = config.node_port_addresses
+    addresses = node_port_candidates(asked, node_ports, scope.node_ip, interface_addresses)
+    node_port_jumps(nat, scope, node_ports, addresses)
     return filters.render() + nat.render()
 
 
 def _localhost_node_ports(config: ProxyConfig, node_ports: NodePortAddresses) -> bool:
     return config.localhost_node_ports and node_ports.ipv4_loopback
-
-
-def _candidates(
-    config: ProxyConfig, node_ports: NodePortAddresses, own: str, interface_addresses: Sequence[str] | None
-) -> Sequence[str]:
-    """The addresses among which those for node ports are looked for."""
-    if config.node_port_addresses == (PRIMARY,):
-        return (own,)
-    if interface_addresses is None and not node_ports.everywhere:
-        prefixes = ", ".join(node_ports.prefixes)
-        hint = "the addresses of the node's interfaces are not known; use primary, or no prefix"
-        raise InputError([Problem(f"nodePortAddresses {prefixes} cannot be matched", hint=hint)])
-    return interface_addresses or ()
