@@ -6,27 +6,22 @@ import contextlib
 import dataclasses
 import signal
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from testbed.deploy import needs, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
 from testbed.errors import DeployError
 from testbed.events import Observer, Step
-from testbed.plan import Node, Plan, Process, Ruleset
+from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
 from testbed.plan.store import from_json, to_json
 from testbed.runtime.base import NodeState, Runtime
 from testbed.wait import Deadline
 
 PLAN, UNFINISHED = "plan.json", "plan.unfinished"
-LOADERS: Mapping[str, tuple[str, ...]] = {
-    "nft": ("/usr/sbin/nft", "-f", "-"),
-    "iptables-restore": ("/usr/sbin/iptables-restore",),
-    "ip6tables-restore": ("/usr/sbin/ip6tables-restore",),
-}
-NFACCT = "/usr/sbin/nfacct"
 FRR_RELOAD = "/usr/lib/frr/frr-reload.py"
 
 
@@ -54,9 +49,11 @@ def up(
         What was applied. A lab that was not there has every node added.
 
     Raises:
+        UnsupportedError: the kernel lacks what the Plan needs; nothing was changed.
         DeployError, CommandError, NotReadyError: a new lab was taken down again (unless `keep`); one that was running
             before stays, and the next `up` makes it anew.
     """
+    needs.refuse(plan)
     old = stored_plan(directory) if runtime.exists() else None
     if old is None:
         runtime.destroy()
@@ -157,36 +154,8 @@ class _Apply:
             if node.name in self.new or (node.name in changed and changed[node.name].rulesets != node.rulesets)
         ]
         with ThreadPoolExecutor(4) as pool:
-            for _ in pool.map(lambda node: self._load(node, changed.get(node.name)), due):
+            for _ in pool.map(lambda node: rulesets.load(self.runtime, node, changed.get(node.name)), due):
                 pass
-
-    def _load(self, node: Node, old: Node | None) -> None:
-        """Load what is new or changed, then take away what is not wanted any more, which the rest may have named."""
-        before = {(entry.name, entry.tool, entry.vrf): entry for entry in old.rulesets} if old else {}
-        for entry in node.rulesets:
-            known = before.pop((entry.name, entry.tool, entry.vrf), None)
-            if entry != known:
-                self._load_one(node.name, entry if known is None else emptied(entry, known))
-        for entry in reversed(before.values()):
-            self._unload(node.name, entry)
-
-    def _load_one(self, node: str, entry: Ruleset) -> None:
-        if entry.tool == "nfacct":
-            known = self.runtime.run(node, entry.vrf, (NFACCT, "list"))
-            for name in entry.text.split():
-                if f" = {name};" not in known:
-                    self.runtime.run(node, entry.vrf, (NFACCT, "add", name))
-        else:
-            self.runtime.run(node, entry.vrf, LOADERS[entry.tool], entry.text)
-
-    def _unload(self, node: str, entry: Ruleset) -> None:
-        if entry.tool == "nft":
-            self.runtime.run(node, entry.vrf, LOADERS["nft"], f"delete table {entry.name}\n")
-        elif entry.tool == "nfacct":
-            for name in entry.text.split():
-                self.runtime.run(node, entry.vrf, (NFACCT, "delete", name))
-        else:
-            self.runtime.run(node, entry.vrf, LOADERS[entry.tool], _empty(_tables(entry)))
 
     # --- files and programs -----------------------------------------------------------------------------------------
 
@@ -267,22 +236,6 @@ class _Apply:
                 if state is None or not state.running:
                     due.append((node.name, process))
         return due
-
-
-def emptied(entry: Ruleset, old: Ruleset) -> Ruleset:
-    """The ruleset that takes the place of `old`, where iptables-restore would leave tables of `old` as they are."""
-    if entry.tool not in ("iptables-restore", "ip6tables-restore"):
-        return entry
-    return dataclasses.replace(entry, text=entry.text + _empty(_tables(old) - _tables(entry)))
-
-
-def _tables(entry: Ruleset) -> set[str]:
-    """The titles of the tables ("*nat") in a text for iptables-restore."""
-    return {line for line in entry.text.splitlines() if line.startswith("*")}
-
-
-def _empty(tables: Iterable[str]) -> str:
-    return "".join(f"{table}\nCOMMIT\n" for table in sorted(tables))
 
 
 def restored(change: PlanDiff, before: Mapping[str, NodeState], plan: Plan) -> Sequence[str]:

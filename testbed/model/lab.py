@@ -283,7 +283,7 @@ class Cluster(Located):
     provider: Literal["embedded"] = "embedded"
     pod_subnet: Prefix4 = "192.168.0.0/16"
     service_subnet: Prefix4 = "10.96.0.0/16"
-    kube_proxy_mode: Literal["iptables", "nftables"] = "iptables"
+    kube_proxy_mode: Literal["iptables", "nftables", "ipvs"] = "iptables"
     manifests: tuple[str, ...] = Field(default=(), description="files and folders, relative to the lab file")
     default_route: VrfName | None = Field(default=None, description="the VRF the nodes' default route leads into")
     routes: tuple[ClusterRoute, ...] = ()

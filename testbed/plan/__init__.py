@@ -12,10 +12,10 @@ from typing import Literal
 
 MAIN_TABLE = 254
 
-InterfaceKind = Literal["veth", "bridge", "loopback"]
+InterfaceKind = Literal["veth", "bridge", "loopback", "dummy"]
 NodeKind = Literal["router", "host", "kubernetes", "pod"]
 RouteKind = Literal["unicast", "blackhole", "unreachable", "prohibit"]
-RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct"]
+RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct", "ipset", "ipvs"]
 SecretPart = Literal["private", "public"]
 Expectation = Literal["ok", "refused", "timeout", "unreachable"]
 Protocol = Literal["ssh", "http", "tcp", "udp", "icmp", "dns"]
@@ -27,7 +27,8 @@ class Interface:
 
     Args:
         name: kernel name, at most 15 characters.
-        kind: `veth` interfaces are one end of a Link; `loopback` is the namespace's own lo.
+        kind: `veth` interfaces are one end of a Link; `loopback` is the namespace's own lo; `dummy` interfaces stay
+            down, and only make their addresses the node's own.
         vrf: the routing instance it belongs to; None is the default one.
         addresses: in CIDR form, in the order to be added.
         mac: fixed hardware address; empty lets the kernel choose.
@@ -92,7 +93,9 @@ class Rule:
 class Ruleset:
     """Text for one of the netfilter loaders, which applies it in one transaction.
 
-    For `nfacct` the text is one accounting object name per line.
+    Three have texts that are compared with what is there, and the difference is applied: for `nfacct` the text is one
+    accounting object name per line, for `ipset` all of the node's sets as `ipset save` prints them, for `ipvs` all of
+    its virtual and real servers as `ipvsadm-save -n` prints them.
     """
 
     name: str

@@ -66,7 +66,7 @@ CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser")
 
 def missing_programs(plan: Plan) -> str:
     """The programs of a lab that are not installed, as a reason not to run it; empty when none is missing."""
-    from testbed.deploy.apply import LOADERS
+    from testbed.deploy.rulesets import LOADERS
 
     wanted = {LOADERS[entry.tool][0] for node in plan.nodes for entry in node.rulesets if entry.tool in LOADERS}
     for node in plan.nodes:

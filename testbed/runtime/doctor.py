@@ -59,6 +59,7 @@ class _Feature:
 
 
 _BUILD = "needs a kernel built with "
+_IPVS = "kube-proxy's mode ipvs"
 _FEATURES = (
     _Feature(
         "namespaces",
@@ -89,12 +90,12 @@ _FEATURES = (
         "install iptables and nfacct; update-alternatives --set iptables /usr/sbin/iptables-nft",
     ),
     _Feature("VRF devices", kernel.VRF, "VRFs", "VRFs are network namespaces instead", required=False),
-    _Feature("IPVS", kernel.ipvs, "kube-proxy's ipvs mode", "that mode is not supported yet", required=False),
-    _Feature("ipset", kernel.IPSETS, "kube-proxy's ipvs mode", "that mode is not supported yet", required=False),
+    _Feature("IPVS", kernel.ipvs, _IPVS, f"that mode {_BUILD}CONFIG_IP_VS", required=False),
+    _Feature("ipset", kernel.IPSETS, _IPVS, f"that mode {_BUILD}CONFIG_IP_SET", required=False),
     _Feature("IPIP", kernel.IPIP, "Calico's IPIP pools", "such pools are not supported yet", required=False),
     _Feature("VXLAN", kernel.VXLAN, "Calico's VXLAN pools", "such pools are not supported yet", required=False),
     _Feature("VLAN", kernel.VLAN, "tagged links", "links are not tagged: one per VRF", required=False),
-    _Feature("dummy", kernel.DUMMY, "kube-proxy's ipvs mode", "that mode is not supported yet", required=False),
+    _Feature("dummy", kernel.DUMMY, _IPVS, f"that mode {_BUILD}CONFIG_DUMMY", required=False),
     _Feature(
         "netem",
         kernel.netem,
@@ -159,6 +160,8 @@ _PROGRAMS = (
     Program("/usr/sbin/nft", "nftables", "rulesets of routers and nodes", trial=_version("/usr/sbin/nft", "-v")),
     Program("/usr/sbin/iptables-restore", "iptables", "kube-proxy's rules"),
     Program("/usr/sbin/nfacct", "nfacct", "kube-proxy's counters"),
+    Program("/usr/sbin/ipset", "ipset", _IPVS, required=False),
+    Program("/usr/sbin/ipvsadm", "ipvsadm", _IPVS, required=False),
     Program("/usr/bin/python3", "python3", "changes of a router", trial=_version("/usr/bin/python3", "-V")),
     Program("/usr/bin/ssh", "openssh-client", "testbed ssh", required=False),
     Program("/usr/sbin/sshd", "openssh-server", "testbed ssh", required=False),

@@ -17,7 +17,7 @@ from pathlib import Path
 from testbed.errors import DeployError
 from testbed.plan import Interface, Link, Node
 from testbed.run import CLONE_NEWNET, network_namespace
-from testbed.runtime import netlink
+from testbed.runtime import kernel, netlink
 
 NETLINK_NETFILTER = 12  # Linux include/uapi/linux/netlink.h, and nfnetlink.h for the next two
 NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS = 1, 5
@@ -98,14 +98,16 @@ class Networks:
         Raises:
             DeployError: naming what the kernel refused, and where.
         """
-        if tracked := [network for network in self.all() if _tracks_connections(network.node)]:
+        if tracked := [network for network in self.all() if _has_sysctl(network.node, "net/netfilter/")]:
             load_connection_tracking(tracked[0].descriptor)
+        if balanced := [network for network in self.all() if _has_sysctl(network.node, "net/ipv4/vs/")]:
+            load_ipvs(balanced[0].descriptor)
         for network in self.all():
             network.indexes.setdefault("lo", LOOPBACK)
             write_sysctls(network, general=True)
         self._create_links(links)
         for network in self.all():
-            self._create_bridges(network)
+            self._create_virtual(network)
             write_sysctls(network, general=False)
             network.netlink.apply([*raise_links(network), *addresses(network)])
         for network in self.all():
@@ -136,11 +138,11 @@ class Networks:
         network.indexes[name] = index
         return index
 
-    def _create_bridges(self, network: Network) -> None:
-        bridges = [
-            entry.name for entry in network.interfaces if entry.kind == "bridge" and entry.name not in network.indexes
-        ]
-        network.netlink.apply([netlink.new_bridge(name, self._claim(network, name)) for name in bridges])
+    def _create_virtual(self, network: Network) -> None:
+        """Make bridges and dummy interfaces, which are in one namespace alone."""
+        kinds = {"bridge": netlink.new_bridge, "dummy": netlink.new_dummy}
+        missing = [entry for entry in network.interfaces if entry.kind in kinds and entry.name not in network.indexes]
+        network.netlink.apply([kinds[entry.kind](entry.name, self._claim(network, entry.name)) for entry in missing])
 
 
 def _clear(network: Network, interface: str) -> None:
@@ -169,8 +171,8 @@ def scratch_netlink() -> netlink.Netlink:
     return netlink.Netlink(channel, "links")
 
 
-def _tracks_connections(node: Node) -> bool:
-    return any(key.startswith("net/netfilter/") for key, _ in node.sysctls)
+def _has_sysctl(node: Node, prefix: str) -> bool:
+    return any(key.startswith(prefix) for key, _ in node.sysctls)
 
 
 def load_connection_tracking(descriptor: int) -> None:
@@ -185,6 +187,19 @@ def load_connection_tracking(descriptor: int) -> None:
         channel.recv(1 << 16)
 
 
+def load_ipvs(descriptor: int) -> None:
+    """See to it that the kernel has IPVS, whose sysctls exist only then: it is loaded when it is asked for by name.
+
+    Raises:
+        DeployError: the kernel has none.
+    """
+    with network_namespace(descriptor):
+        try:
+            kernel.ipvs()
+        except OSError as error:
+            raise DeployError(f"kube-proxy's mode ipvs: {error.strerror}") from None
+
+
 def raise_links(network: Network) -> list[netlink.Message]:
     return [
         netlink.set_link(
@@ -195,7 +210,7 @@ def raise_links(network: Network) -> list[netlink.Message]:
             mtu=entry.mtu,
         )
         for entry in sorted(network.interfaces, key=lambda entry: entry.kind != "bridge")
-        if entry.kind != "loopback"
+        if entry.kind not in ("loopback", "dummy")
     ]
 
 

@@ -87,10 +87,18 @@ def new_veth(
 
 
 def new_bridge(name: str, index: int) -> Message:
-    info = {"attrs": [("IFLA_INFO_KIND", "bridge")]}
-    attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
+    return _new_virtual("bridge", name, index)
+
+
+def new_dummy(name: str, index: int) -> Message:
+    """An interface without a cable, for addresses that are the node's own."""
+    return _new_virtual("dummy", name, index)
+
+
+def _new_virtual(kind: str, name: str, index: int) -> Message:
+    attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
     flags = NLM_F_CREATE | NLM_F_EXCL
-    return _message(ifinfmsg, RTM_NEWLINK, flags, f"create bridge {name}", [errno.EEXIST], index=index, attrs=attrs)
+    return _message(ifinfmsg, RTM_NEWLINK, flags, f"create {kind} {name}", [errno.EEXIST], index=index, attrs=attrs)
 
 
 def set_link(index: int, name: str, *, master: int = 0, mac: str = "", mtu: int = 0) -> Message:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from ipaddress import ip_network
 
 import pytest
 from conftest import EDGE, assert_flows, own_name, pids, running
 
-from testbed.deploy.apply import LOADERS, NFACCT
-from testbed.plan import Node, Plan, Route, Ruleset
+from testbed.deploy.rulesets import load
+from testbed.plan import Node, Plan, Route
 from testbed.session import Session, compiled
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
@@ -92,8 +93,7 @@ def test_rulesets_are_as_planned(edge):
         for node, vrf in places(edge.plan):
             planned = [entry for entry in node.rulesets if entry.vrf == vrf]
             scratch.runtime.run("scratch", None, ("nft", "flush", "ruleset"))
-            for entry in planned:
-                load(scratch, entry)
+            load(scratch.runtime, Node("scratch", "host", rulesets=tuple(replace(e, vrf=None) for e in planned)), None)
             expected, found = listing(scratch, "scratch", None), listing(edge, node.name, vrf)
             assert found == expected, (node.name, vrf)
             assert bool(planned) == bool(found), (node.name, vrf)
@@ -120,15 +120,6 @@ def live(entry: dict) -> tuple[str, str, str, str, int, str]:
         entry.get("metric", 0),
         ROUTE_TYPES[entry.get("type", "1")],
     )
-
-
-def load(session: Session, entry: Ruleset) -> None:
-    if entry.tool == "nfacct":
-        for name in entry.text.split():
-            if f" = {name};" not in session.runtime.run("scratch", None, (NFACCT, "list")):
-                session.runtime.run("scratch", None, (NFACCT, "add", name))
-    else:
-        session.runtime.run("scratch", None, LOADERS[entry.tool], entry.text)
 
 
 def listing(session: Session, node: str, vrf: str | None) -> list[str]:

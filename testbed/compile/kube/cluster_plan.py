@@ -42,7 +42,7 @@ def node_plan(built: Built, name: str) -> plan.Node:
     return plan.Node(
         name=name,
         kind="kubernetes",
-        interfaces=(*interfaces(built.topology, name), *cali),
+        interfaces=(*interfaces(built.topology, name), *cali, *proxy.interfaces),
         routes=tuple(routes),
         rules=path.rules,
         rulesets=(*_rulesets(built, proxy), *path.rulesets),
@@ -55,13 +55,16 @@ def node_plan(built: Built, name: str) -> plan.Node:
 
 def _kube_proxy(built: Built, name: str) -> Planned:
     config = ProxyConfig((built.cluster.pod_subnet,), service_cidrs=(built.cluster.service_subnet,))
-    return planned(built.cluster.kube_proxy_mode, built.services, built.slices, built.object(name), config)
+    own = [address.partition("/")[0] for entry in interfaces(built.topology, name) for address in entry.addresses]
+    mode = built.cluster.kube_proxy_mode
+    return planned(mode, built.services, built.slices, built.object(name), config, ("127.0.0.1", *own))
 
 
 def _rulesets(built: Built, proxy: Planned) -> Iterable[plan.Ruleset]:
     """The netfilter rules of kube-proxy and Calico, in the order in which they can be loaded."""
     yield from proxy.before
     yield netfilter.merge("iptables", (*proxy.iptables, nat_outgoing(built.bgp.pools)))
+    yield from proxy.after
 
 
 def _default_routes(built: Built, name: str) -> Iterable[plan.Route]:

@@ -32,9 +32,6 @@ WEB = "PFISGYVC-default/web/tcp/"
 def compiled(case: Path) -> NftablesRules:
     services, slices = recorded_objects(case / "objects.yaml")
     config = replace(recorded_config(case / "proxy.yaml"), service_cidrs=SERVICE_CIDRS)
-    if case.name == "masquerade-all":
-        # iptables.masqueradeAll; this mode has a setting of its own, nftables.masqueradeAll
-        config = replace(config, masquerade_all=False)
     return nftables(services, slices, recorded_node(case.parent / "nodes.yaml"), config)
 
 

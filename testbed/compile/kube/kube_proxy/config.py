@@ -19,6 +19,8 @@ from testbed.model.kube import Node
 
 DetectLocal = Literal["ClusterCIDR", "NodeCIDR", "BridgeInterface", "InterfaceNamePrefix"]
 PRIMARY = "primary"
+# Those of ipvsadm(8), without mh, for which kube-proxy sets a flag besides.
+SCHEDULERS = ("rr", "wrr", "lc", "wlc", "lblc", "lblcr", "dh", "sh", "sed", "nq", "fo", "ovf")
 _INTERFACE = re.compile(r"[\w.:@-]{1,15}", re.ASCII)
 _LOOPBACK: dict[Family, str] = {4: "127.0.0.1", 6: "::1"}
 
@@ -37,6 +39,9 @@ class ProxyConfig:
         node_port_addresses: prefixes of the node's addresses on which node ports answer; ("primary",) means the node's
             own addresses; empty means every address, and in mode nftables the node's own [nodePortAddresses].
         service_cidrs: the prefixes cluster IPs are taken from [the ServiceCIDRs of the API].
+        scheduler: how IPVS chooses among endpoints [ipvs.scheduler].
+        strict_arp: the node answers ARP for no address of another interface, so not for those of kube-ipvs0
+            [ipvs.strictARP].
 
     Raises: InputError where kube-proxy would not start with it.
     """
@@ -48,6 +53,8 @@ class ProxyConfig:
     localhost_node_ports: bool = True
     node_port_addresses: tuple[str, ...] = ()
     service_cidrs: tuple[str, ...] = ()
+    scheduler: str = "rr"
+    strict_arp: bool = False
 
     def __post_init__(self) -> None:
         problems = _prefix_problems("cluster CIDR", self.cluster_cidrs)
@@ -60,6 +67,8 @@ class ProxyConfig:
         if by_interface and not _INTERFACE.fullmatch(self.local_interface):
             message = f"detectLocalMode {self.detect_local}: {self.local_interface!r} is not the name of an interface"
             problems.append(Problem(message))
+        if self.scheduler not in SCHEDULERS:
+            problems.append(Problem(f"IPVS scheduler {self.scheduler!r}: choose from {', '.join(SCHEDULERS)}"))
         if problems:
             raise InputError(problems)
 

@@ -62,6 +62,11 @@ def from_pods(local: LocalTraffic) -> str:
     return f"-s {local.source}" if local.source else f"-i {_interface(local)}"
 
 
+def from_others(local: LocalTraffic) -> str:
+    """Matches all packets but those of this node's pods, as `from_pods` matches these."""
+    return f"! {from_pods(local)}"
+
+
 def to_unless_from_pods(address: str, local: LocalTraffic | None) -> str:
     """Matches packets to an address, those of this node's pods excepted where these can be told."""
     source = f"! -s {local.source} " if local and local.source else ""

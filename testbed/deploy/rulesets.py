@@ -1,0 +1,105 @@
+"""Loads the rulesets of a node, and takes away those it no longer has."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+
+from testbed.deploy import balancer
+from testbed.errors import DeployError
+from testbed.plan import Node, Ruleset
+from testbed.runtime.base import Runtime
+
+NFACCT = "/usr/sbin/nfacct"
+IPSET = "/usr/sbin/ipset"
+IPVSADM = "/usr/sbin/ipvsadm"
+LOADERS: Mapping[str, tuple[str, ...]] = {
+    "nft": ("/usr/sbin/nft", "-f", "-"),
+    "iptables-restore": ("/usr/sbin/iptables-restore",),
+    "ip6tables-restore": ("/usr/sbin/ip6tables-restore",),
+    "ipset": (IPSET, "restore"),
+    "ipvs": (IPVSADM, "--restore"),
+}
+_SAVERS: Mapping[str, tuple[str, ...]] = {"ipset": (IPSET, "save"), "ipvs": (IPVSADM, "--save", "--numeric")}
+
+
+def load(runtime: Runtime, node: Node, old: Node | None) -> None:
+    """Load what is new or changed, then take away what is not wanted any more, which the rest may have named.
+
+    Args:
+        old: the node as it was planned before; None: it is new.
+
+    Raises:
+        CommandError, DeployError: naming what was refused, and where.
+    """
+    before = {(entry.name, entry.tool, entry.vrf): entry for entry in old.rulesets} if old else {}
+    changed = []
+    for entry in node.rulesets:
+        known = before.pop((entry.name, entry.tool, entry.vrf), None)
+        if entry != known:
+            _load(runtime, node.name, entry if known is None else emptied(entry, known))
+            changed.append(entry)
+    for entry in changed:
+        if entry.tool == "ipset":
+            _change(runtime, node.name, entry, balancer.sets_to_remove)
+    for entry in reversed(before.values()):
+        _unload(runtime, node.name, entry)
+
+
+def _load(runtime: Runtime, node: str, entry: Ruleset) -> None:
+    if entry.tool == "nfacct":
+        known = runtime.run(node, entry.vrf, (NFACCT, "list"))
+        for name in entry.text.split():
+            if f" = {name};" not in known:
+                runtime.run(node, entry.vrf, (NFACCT, "add", name))
+    elif entry.tool == "ipset":
+        _change(runtime, node, entry, balancer.sets_to_add)
+    elif entry.tool == "ipvs":
+        _change(runtime, node, entry, balancer.servers_to_change)
+    else:
+        runtime.run(node, entry.vrf, LOADERS[entry.tool], entry.text)
+
+
+def _unload(runtime: Runtime, node: str, entry: Ruleset) -> None:
+    nothing = dataclasses.replace(entry, text="")
+    if entry.tool == "nft":
+        runtime.run(node, entry.vrf, LOADERS["nft"], f"delete table {entry.name}\n")
+    elif entry.tool == "nfacct":
+        for name in entry.text.split():
+            runtime.run(node, entry.vrf, (NFACCT, "delete", name))
+    elif entry.tool == "ipset":
+        _change(runtime, node, nothing, balancer.sets_to_remove)
+    elif entry.tool == "ipvs":
+        _change(runtime, node, nothing, balancer.servers_to_change)
+    else:
+        runtime.run(node, entry.vrf, LOADERS[entry.tool], _empty(_tables(entry)))
+
+
+def _change(runtime: Runtime, node: str, entry: Ruleset, difference: balancer.Difference) -> None:
+    """Apply the difference between what is wanted and what is there.
+
+    It is looked at again afterwards, because `ipvsadm --restore` goes on after a line the kernel refuses, and may end
+    with status 0.
+    """
+    commands = difference(entry.text, runtime.run(node, entry.vrf, _SAVERS[entry.tool]))
+    if not commands:
+        return
+    output = runtime.run(node, entry.vrf, LOADERS[entry.tool], commands)
+    if left := difference(entry.text, runtime.run(node, entry.vrf, _SAVERS[entry.tool])):
+        raise DeployError(f"{node}: {entry.tool}: not done: {'; '.join(left.splitlines())}: {output.strip()}")
+
+
+def emptied(entry: Ruleset, old: Ruleset) -> Ruleset:
+    """The ruleset that takes the place of `old`, where iptables-restore would leave tables of `old` as they are."""
+    if entry.tool not in ("iptables-restore", "ip6tables-restore"):
+        return entry
+    return dataclasses.replace(entry, text=entry.text + _empty(_tables(old) - _tables(entry)))
+
+
+def _tables(entry: Ruleset) -> set[str]:
+    """The titles of the tables ("*nat") in a text for iptables-restore."""
+    return {line for line in entry.text.splitlines() if line.startswith("*")}
+
+
+def _empty(tables: Iterable[str]) -> str:
+    return "".join(f"{table}\nCOMMIT\n" for table in sorted(tables))
