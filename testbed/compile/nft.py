@@ -26,6 +26,6 @@ def replaced(name: str, text: str, vrf: str | None = None) -> Ruleset:
     """The text of a whole table ("ip testbed-nat" is a name), loaded in the place of any that was there before.
 
     It is one transaction, so that no packet meets half a table. Connections that are translated stay so, for
-    connection tracking keeps them; what rules have put into sets (session affinity) is forgotten.
+    connection tracking keeps them.
     """
     return Ruleset(name, "nft", f"table {name}\ndelete table {name}\n{text}", vrf)

@@ -5,16 +5,17 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping
 
-from testbed.deploy import balancer
+from testbed.deploy import balancer, remembered
 from testbed.errors import DeployError
 from testbed.plan import Node, Ruleset
 from testbed.runtime.base import Runtime
 
+NFT = "/usr/sbin/nft"
 NFACCT = "/usr/sbin/nfacct"
 IPSET = "/usr/sbin/ipset"
 IPVSADM = "/usr/sbin/ipvsadm"
 LOADERS: Mapping[str, tuple[str, ...]] = {
-    "nft": ("/usr/sbin/nft", "-f", "-"),
+    "nft": (NFT, "-f", "-"),
     "iptables-restore": ("/usr/sbin/iptables-restore",),
     "ip6tables-restore": ("/usr/sbin/ip6tables-restore",),
     "ipset": (IPSET, "restore"),
@@ -37,7 +38,7 @@ def load(runtime: Runtime, node: Node, old: Node | None) -> None:
     for entry in node.rulesets:
         known = before.pop((entry.name, entry.tool, entry.vrf), None)
         if entry != known:
-            _load(runtime, node.name, entry if known is None else emptied(entry, known))
+            _load(runtime, node.name, entry if known is None else _instead(runtime, node.name, entry, known))
             changed.append(entry)
     for entry in changed:
         if entry.tool == "ipset":
@@ -89,11 +90,15 @@ def _change(runtime: Runtime, node: str, entry: Ruleset, difference: balancer.Di
         raise DeployError(f"{node}: {entry.tool}: not done: {'; '.join(left.splitlines())}: {output.strip()}")
 
 
-def emptied(entry: Ruleset, old: Ruleset) -> Ruleset:
-    """The ruleset that takes the place of `old`, where iptables-restore would leave tables of `old` as they are."""
-    if entry.tool not in ("iptables-restore", "ip6tables-restore"):
-        return entry
-    return dataclasses.replace(entry, text=entry.text + _empty(_tables(old) - _tables(entry)))
+def _instead(runtime: Runtime, node: str, entry: Ruleset, old: Ruleset) -> Ruleset:
+    """The ruleset that takes the place of `old`."""
+    more = ""
+    if entry.tool in ("iptables-restore", "ip6tables-restore"):
+        more = _empty(_tables(old) - _tables(entry))  # tables that are not named would be left as they are
+    elif entry.tool == "nft" and remembered.timed_sets(old):
+        listing = runtime.run(node, entry.vrf, (NFT, "--json", "list", "sets", entry.name.partition(" ")[0]))
+        more = remembered.elements(entry, old, listing)
+    return dataclasses.replace(entry, text=entry.text + more)
 
 
 def _tables(entry: Ruleset) -> set[str]:

@@ -115,6 +115,20 @@ def test_a_change_of_services_keeps_connections(lab, mode):
         assert_as_planned(lab.session, lab.session.plan.node(name), mode)
 
 
+@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+def test_a_change_of_services_keeps_the_endpoint_of_a_client(lab, mode):
+    """sessionAffinity: ClientIP. Two endpoints, so a client that was forgotten would be found out in some change."""
+    lab.up(mode)
+    manifest = lab.folder / "manifests" / "services.yaml"
+    text = manifest.read_text()
+    pods = {pod_behind(lab.session, "both")}
+    for number in range(5):
+        manifest.write_text(text.replace("{name: spare}", f"{{name: spare-{number}}}"))
+        lab.up(mode)
+        pods |= {pod_behind(lab.session, "both") for _ in range(2)}
+    assert len(pods) == 1
+
+
 def test_a_change_of_mode_keeps_connections(lab):
     """Between iptables and nftables, where connection tracking alone translates what is established."""
     lab.up("iptables")
@@ -152,6 +166,14 @@ def test_a_kernel_without_ipvs_is_refused_before_anything_is_made(tmp_path):
 
 def address_of(plan: Plan, service: str) -> tuple[str, ...]:
     return next(entry.addresses for entry in plan.services if entry.name == service)
+
+
+def pod_behind(session: Session, service: str) -> str:
+    (address,) = address_of(session.plan, service)
+    with session.runtime.socket("client", None, socket.AF_INET, socket.SOCK_STREAM) as client:
+        client.settimeout(5)
+        client.connect((address, 80))
+        return str(answer(client)["pod"])
 
 
 def answer(client: socket.socket) -> dict:

@@ -77,3 +77,35 @@ def test_on_a_node_calico_is_asked_first_and_all_of_kube_proxy_is_there() -> Non
     assert any(line.startswith("-A POSTROUTING") and line.endswith("-j KUBE-POSTROUTING") for line in nat)
     assert "default/kubernetes:https has no endpoints" in ruleset.text
     assert [entry.tool for entry in node.rulesets] == ["nfacct", "iptables-restore"]  # counters before what names them
+
+
+def test_each_mode_of_kube_proxy_on_a_node() -> None:
+    def rulesets(mode: str) -> list[tuple[str, str]]:
+        text = lab_texts.CLUSTER.replace("{name: k8s}", f"{{name: k8s, kubeProxyMode: {mode}}}")
+        return [(entry.name, entry.tool) for entry in lab_texts.compiled(text).node("n1").rulesets]
+
+    assert rulesets("iptables") == [("kube-proxy-counters", "nfacct"), ("iptables", "iptables-restore")]
+    assert rulesets("nftables") == [("ip kube-proxy", "nft"), ("iptables", "iptables-restore")]
+    assert rulesets("ipvs") == [
+        ("kube-proxy-sets", "ipset"),
+        ("iptables", "iptables-restore"),
+        ("kube-proxy-servers", "ipvs"),
+    ]
+
+
+def test_ipvs_has_its_interface_and_answers_node_ports_on_every_address() -> None:
+    text = lab_texts.CLUSTER.replace("{name: k8s}", "{name: k8s, kubeProxyMode: ipvs}")
+    text = text.replace("    cluster:", "      - {endpoints: [r1, n1, n2], ipv4: 10.3.0.0/24}\n    cluster:")
+    manifest = """
+        apiVersion: v1
+        kind: Service
+        metadata: {name: web}
+        spec: {type: NodePort, clusterIP: 10.96.0.80, ports: [{port: 80, nodePort: 30080}]}
+    """
+    node = lab_texts.compiled(text, {"web.yaml": manifest}).node("n1")
+    (device,) = [entry for entry in node.interfaces if entry.kind == "dummy"]
+    assert (device.name, sorted(device.addresses)) == ("kube-ipvs0", ["10.96.0.1/32", "10.96.0.80/32"])
+    servers = next(entry.text for entry in node.rulesets if entry.tool == "ipvs")
+    at = [line.split()[2] for line in servers.splitlines() if ":30080" in line]
+    assert at == ["10.1.0.2:30080", "10.3.0.2:30080"]
+    assert ("net/ipv4/vs/conntrack", "1") in node.sysctls

@@ -56,6 +56,16 @@ def test_without_an_mtu_the_kernel_chooses() -> None:
     assert "IFLA_MTU" not in attributes(decoded(netlink.new_veth("a", 2, 11, "b", 3, 12, 0), ifinfmsg))
 
 
+def test_a_dummy() -> None:
+    message = netlink.new_dummy("kube-ipvs0", 7)
+    found = decoded(message, ifinfmsg)
+    assert found["header"]["flags"] == REQUEST | CREATE | EXCL
+    assert found["index"] == 7
+    assert attributes(found)["IFLA_IFNAME"] == "kube-ipvs0"
+    assert attributes(attributes(found)["IFLA_LINKINFO"])["IFLA_INFO_KIND"] == "dummy"
+    assert message.accepted == (errno.EEXIST,)
+
+
 def test_a_bridge() -> None:
     message = netlink.new_bridge("br0", 7)
     found = decoded(message, ifinfmsg)
