@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +19,7 @@ from testbed.compile.kube.kube_proxy.config import ProxyConfig
 from testbed.compile.kube.kube_proxy.ipvs import IpvsRules, ipvs
 from testbed.errors import InputError
 from testbed.model.kube import Service
+from testbed.runtime import kernel
 
 SCHEDULERS = ["dh", "nq", "rr", "wlc", "wrr"]
 OWN = [*(f"ipvs-scheduler-{name}" for name in SCHEDULERS), "ipvs-strict-arp-exclude"]
@@ -165,3 +170,49 @@ def test_ipv6_is_left_out() -> None:
     made = ipvs([service(clusterIP="fd00:10:96::10")], slices, node(), CLUSTER, ADDRESSES)
     assert not made.servers
     assert not made.addresses
+
+
+# On a kernel
+
+RESTORE_AND_SAVE = """
+import json, subprocess, sys
+
+def run(argv, text=None):
+    return subprocess.run(argv, input=text, capture_output=True, text=True, check=True, timeout=60).stdout
+
+work = json.load(sys.stdin)
+saved = []
+for sets, tables in work:
+    run(["iptables-restore"], "*filter\\nCOMMIT\\n*nat\\nCOMMIT\\n")
+    run(["ipset", "destroy"])
+    run(["ipset", "restore"], sets)
+    run(["iptables-restore"], tables)
+    lines = run(["iptables-save"]).splitlines(keepends=True)
+    saved.append((run(["ipset", "save"]), "".join(line for line in lines if not line.startswith("#"))))
+json.dump(saved, sys.stdout)
+"""
+
+
+def without_ipvs(text: str) -> str:
+    """The tables without the match on IPVS, which not every kernel with IP sets has."""
+    return "".join(line for line in text.splitlines(keepends=True) if " -m ipvs " not in line)
+
+
+@pytest.mark.live
+def test_loaded_sets_and_tables_are_printed_as_their_text(fixtures: Path) -> None:
+    if missing := [name for name in ("unshare", "ipset", "iptables-restore") if not shutil.which(name)]:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    answers = kernel.try_all({"ipset": kernel.IPSETS})
+    if not answers["ipset"].works:
+        pytest.skip(f"no IP sets: {answers['ipset'].detail}")
+    made = [compiled(fixtures / "kube-proxy" / name) for name in CASES]
+    work = json.dumps([(one.sets, without_ipvs(one.v4)) for one in made])
+    argv = ["unshare", "-n", sys.executable, "-c", RESTORE_AND_SAVE]
+    ran = subprocess.run(argv, input=work, capture_output=True, text=True, check=False, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    saved = json.loads(ran.stdout)
+    assert len(saved) == len(made)
+    for one, (sets, tables) in zip(made, saved, strict=True):
+        assert tables == without_ipvs(one.v4)
+        printed = [re.sub(r" initval \S+", "", line) for line in sets.splitlines()]
+        assert sorted(printed) == sorted(one.sets.splitlines())
