@@ -6,7 +6,7 @@ the difference is applied, as kube-proxy does.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 
 def sets_to_add(wanted: str, found: str) -> str:
@@ -74,5 +74,4 @@ def _text(lines: Iterable[str]) -> str:
 
 
 Difference = Callable[[str, str], str]
-ADDING: Mapping[str, Difference] = {"ipset": sets_to_add, "ipvs": servers_to_change}
-REMOVING: Mapping[str, Difference] = {"ipset": sets_to_remove}
+"""What a loader must do: wanted text, found text → commands."""
