@@ -6,14 +6,16 @@ import dataclasses
 from collections.abc import Iterable, Mapping
 
 from testbed.deploy import balancer, remembered
-from testbed.errors import DeployError
+from testbed.errors import CommandError, DeployError
 from testbed.plan import Node, Ruleset
 from testbed.runtime.base import Runtime
+from testbed.wait import Deadline, until
 
 NFT = "/usr/sbin/nft"
 NFACCT = "/usr/sbin/nfacct"
 IPSET = "/usr/sbin/ipset"
 IPVSADM = "/usr/sbin/ipvsadm"
+PATIENCE = 2.0  # seconds until what the kernel does not do counts as refused
 LOADERS: Mapping[str, tuple[str, ...]] = {
     "nft": (NFT, "-f", "-"),
     "iptables-restore": ("/usr/sbin/iptables-restore",),
@@ -77,17 +79,27 @@ def _unload(runtime: Runtime, node: str, entry: Ruleset) -> None:
 
 
 def _change(runtime: Runtime, node: str, entry: Ruleset, difference: balancer.Difference) -> None:
-    """Apply the difference between what is wanted and what is there.
+    """Apply the difference between what is wanted and what is there, until there is none.
 
-    It is looked at again afterwards, because `ipvsadm --restore` goes on after a line the kernel refuses, and may end
-    with status 0.
+    What is there is looked at again, because `ipvsadm --restore` goes on after a line the kernel refuses, and may end
+    with status 0. A set may be in use for a moment after the rules that named it are gone: nf_tables destroys these in
+    the background (Linux net/netfilter/nf_tables_api.c, nf_tables_trans_destroy_work).
     """
-    commands = difference(entry.text, runtime.run(node, entry.vrf, _SAVERS[entry.tool]))
-    if not commands:
-        return
-    output = runtime.run(node, entry.vrf, LOADERS[entry.tool], commands)
-    if left := difference(entry.text, runtime.run(node, entry.vrf, _SAVERS[entry.tool])):
-        raise DeployError(f"{node}: {entry.tool}: not done: {'; '.join(left.splitlines())}: {output.strip()}")
+    left, said = "", ""
+
+    def done() -> bool:
+        nonlocal left, said
+        left = difference(entry.text, runtime.run(node, entry.vrf, _SAVERS[entry.tool]))
+        if left:
+            try:
+                said = runtime.run(node, entry.vrf, LOADERS[entry.tool], left)
+            except CommandError as error:
+                said = error.output
+            left = difference(entry.text, runtime.run(node, entry.vrf, _SAVERS[entry.tool]))
+        return not left
+
+    if not until(done, Deadline(PATIENCE)):
+        raise DeployError(f"{node}: {entry.tool}: not done: {'; '.join(left.splitlines())}: {said.strip()}")
 
 
 def _instead(runtime: Runtime, node: str, entry: Ruleset, old: Ruleset) -> Ruleset:

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from testbed.deploy import needs, rulesets
-from testbed.errors import DeployError, UnsupportedError
+from testbed.errors import CommandError, DeployError, UnsupportedError
 from testbed.plan import Interface, Node, Plan, Ruleset
 from testbed.runtime import kernel
 
@@ -62,10 +62,11 @@ def table(*sets: str) -> Ruleset:
 class Machine:
     """A runtime that only notes what is run; what `ipset` and `ipvsadm` hold is what they were last given."""
 
-    def __init__(self, sets: str = "", servers: str = "", *, deaf: bool = False) -> None:
+    def __init__(self, sets: str = "", servers: str = "", *, deaf: bool = False, busy: int = 0) -> None:
         self.held = {"/usr/sbin/ipset": sets, "/usr/sbin/ipvsadm": servers}
         self.ran: list[tuple[str, str]] = []
         self.deaf = deaf
+        self.busy = busy
 
     def run(self, node: str, vrf: str | None, argv: Sequence[str], stdin: str = "") -> str:
         assert (node, vrf) == ("n1", None)
@@ -77,6 +78,9 @@ class Machine:
         if argv[1:2] in (("save",), ("--save",)):
             return self.held[program]
         self.ran.append((" ".join((program.rpartition("/")[2], *argv[1:])), stdin))
+        if self.busy:
+            self.busy -= 1
+            raise CommandError(argv, 1, "Set cannot be destroyed: it is in use by a kernel component")
         if not self.deaf and program in self.held:
             self._change(program, stdin)
         return ""
@@ -144,7 +148,8 @@ def test_new_entries_come_before_the_rules_and_stale_ones_go_after() -> None:
     ]
 
 
-def test_what_was_refused_in_silence_is_told() -> None:
+def test_what_was_refused_in_silence_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rulesets, "PATIENCE", 0.0)
     with pytest.raises(DeployError, match=r"n1: ipvs: not done: -A -t 10\.96\.0\.10:80 -s rr"):
         load([IPVS], machine=Machine(deaf=True))
 
@@ -158,6 +163,13 @@ def test_clients_keep_their_endpoints_when_a_table_is_replaced() -> None:
     ]
     other = replace(new, text=new.text.replace("3h", "1h"))
     assert load([other], [table("affinity-A/80")]).ran == [("nft -f -", other.text)]
+
+
+def test_a_set_that_is_in_use_for_a_moment_is_destroyed_a_moment_later() -> None:
+    machine = Machine(SETS, busy=2)
+    load([], [IPSET], machine)
+    assert machine.ran == [("ipset restore", "destroy A\n")] * 3
+    assert machine.held["/usr/sbin/ipset"] == ""
 
 
 # What a kernel must have
