@@ -15,7 +15,7 @@ from conftest import EDGE, assert_flows, own_name, running
 
 from testbed.deploy import balancer, needs
 from testbed.errors import UnsupportedError
-from testbed.plan import Node, Plan
+from testbed.plan import Node, Plan, Ruleset
 from testbed.pytest_plugin.capabilities import not_run
 from testbed.session import Session, compiled
 
@@ -95,13 +95,15 @@ def test_a_running_lab_changes_its_mode(lab, before, mode):
 
 @pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
 def test_a_change_of_services_keeps_connections(lab, mode):
-    """A connection to a load balancer goes on while one Service goes and another comes."""
+    """A connection by a node port to a pod of the other node goes on while one Service goes and another comes.
+
+    Not by a load balancer's address: the router may send its packets to another node at any time.
+    """
     lab.up(mode)
     manifest = lab.folder / "manifests" / "services.yaml"
-    (address,) = address_of(lab.session.plan, "cluster")
     with lab.session.runtime.socket("client", None, socket.AF_INET, socket.SOCK_STREAM) as client:
         client.settimeout(5)
-        client.connect((address, 80))
+        client.connect((node_address(lab.session, "n2"), 30080))
         first = answer(client)
         text = manifest.read_text()
         assert text.count("{name: spare}") == 1
@@ -117,25 +119,27 @@ def test_a_change_of_services_keeps_connections(lab, mode):
 
 @pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
 def test_a_change_of_services_keeps_the_endpoint_of_a_client(lab, mode):
-    """sessionAffinity: ClientIP. Two endpoints, so a client that was forgotten would be found out in some change."""
+    """sessionAffinity: ClientIP. Two endpoints, so a client that was forgotten would be found out in some change.
+
+    By node port, for each node remembers clients of its own, and the router may send them now here, now there.
+    """
     lab.up(mode)
     manifest = lab.folder / "manifests" / "services.yaml"
     text = manifest.read_text()
-    pods = {pod_behind(lab.session, "both")}
+    pods = {pod_behind(lab.session)}
     for number in range(5):
         manifest.write_text(text.replace("{name: spare}", f"{{name: spare-{number}}}"))
         lab.up(mode)
-        pods |= {pod_behind(lab.session, "both") for _ in range(2)}
+        pods |= {pod_behind(lab.session) for _ in range(2)}
     assert len(pods) == 1
 
 
 def test_a_change_of_mode_keeps_connections(lab):
     """Between iptables and nftables, where connection tracking alone translates what is established."""
     lab.up("iptables")
-    (address,) = address_of(lab.session.plan, "cluster")
     with lab.session.runtime.socket("client", None, socket.AF_INET, socket.SOCK_STREAM) as client:
         client.settimeout(5)
-        client.connect((address, 80))
+        client.connect((node_address(lab.session, "n2"), 30080))
         peers = [answer(client)["peer"]]
         for mode in ("nftables", "iptables"):
             lab.up(mode)
@@ -161,18 +165,54 @@ def test_a_kernel_without_ipvs_is_refused_before_anything_is_made(tmp_path):
             pytest.skip("this kernel has IPVS")
 
 
+def test_sets_change_by_difference_and_go_with_the_rules_that_name_them(request):
+    """The part of mode ipvs that kernels without IPVS can do as well."""
+    kind = "hash:ip,port family inet hashsize 1024 maxelem 65536 bucketsize 12"
+    named = "*nat\n-A PREROUTING -m set --match-set {} dst,dst -j ACCEPT\nCOMMIT\n"
+
+    def plan(sets: dict[str, list[str]]) -> Plan:
+        text = "".join(f"create {name} {kind}\n" for name in sets)
+        text += "".join(f"add {name} {entry}\n" for name, held in sets.items() for entry in held)
+        rules = "".join(named.format(name) for name in sets)
+        rulesets = (Ruleset("sets", "ipset", text), Ruleset("iptables", "iptables-restore", rules))
+        return Plan(name, nodes=(Node("n1", "host", rulesets=rulesets if sets else ()),))
+
+    name = own_name("sets")
+    first = plan({"A": ["10.0.0.1,tcp:80", "10.0.0.2,tcp:80"], "B": ["10.0.0.1,udp:53"]})
+    try:
+        needs.refuse(first)
+    except UnsupportedError as error:
+        not_run(request.config, "kernel", str(error))
+    with running(first) as session:
+        assert held(session) == {"A": {"10.0.0.1,tcp:80", "10.0.0.2,tcp:80"}, "B": {"10.0.0.1,udp:53"}}
+        session.up(plan({"A": ["10.0.0.2,tcp:80", "10.0.0.3,sctp:80"], "C": []}))
+        assert held(session) == {"A": {"10.0.0.2,tcp:80", "10.0.0.3,sctp:80"}, "C": set()}
+        session.up(plan({}))
+        assert held(session) == {}
+
+
 # What a node has
 
 
-def address_of(plan: Plan, service: str) -> tuple[str, ...]:
-    return next(entry.addresses for entry in plan.services if entry.name == service)
+def held(session: Session) -> dict[str, set[str]]:
+    """The sets of node n1 and what they hold, as the kernel says."""
+    lines = [line.split() for line in session.runtime.run("n1", None, ("ipset", "save")).splitlines()]
+    found: dict[str, set[str]] = {words[1]: set() for words in lines if words[0] == "create"}
+    for words in lines:
+        if words[0] == "add":
+            found[words[1]].add(words[2])
+    return found
 
 
-def pod_behind(session: Session, service: str) -> str:
-    (address,) = address_of(session.plan, service)
+def node_address(session: Session, node: str) -> str:
+    return session.plan.node(node).interfaces[0].addresses[0].partition("/")[0]
+
+
+def pod_behind(session: Session) -> str:
+    """Who answers the client at node n1, at the node port of Service `both`."""
     with session.runtime.socket("client", None, socket.AF_INET, socket.SOCK_STREAM) as client:
         client.settimeout(5)
-        client.connect((address, 80))
+        client.connect((node_address(session, "n1"), 30082))
         return str(answer(client)["pod"])
 
 
