@@ -7,6 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says nothing on a busy machine; a run that hangs is ended by its caller.
+settings.register_profile("testbed", deadline=None)
+settings.load_profile("testbed")
 
 ROOT = Path(__file__).resolve().parent.parent
 
