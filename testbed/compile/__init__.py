@@ -12,7 +12,7 @@ from testbed.compile.flow_checks import flow_problems
 from testbed.compile.flows import compile_flows
 from testbed.compile.hosts import compile_host
 from testbed.compile.kube import cluster as kube_cluster
-from testbed.compile.kube import cluster_plan
+from testbed.compile.kube import cluster_plan, kind_cluster
 from testbed.compile.lab_checks import lab_problems
 from testbed.compile.node_sessions import add_node_sessions
 from testbed.compile.overlaps import cluster_overlaps, overlap_problems
@@ -45,7 +45,8 @@ def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "
     nodes, found = _nodes(lab, topology, routing, built, images)
     problems += found
     flows, found = compile_flows(lab, topology, built)
-    pods, pod_links = cluster_plan.pod_plans(built) if built else ([], [])
+    real = built if built and built.cluster.provider == "kind" else None
+    pods, pod_links = cluster_plan.pod_plans(built) if built and not real else ([], [])
     everything = (*nodes, *pods)
     _stop([*problems, *found, *_twice(everything, built)])
     return plan.Plan(
@@ -58,6 +59,7 @@ def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "
         routes=expected_routes(routing, built),
         services=cluster_plan.services(built) if built else (),
         flows=flows,
+        cluster=kind_cluster.cluster_plan(real, manifests) if real else None,
     )
 
 
@@ -77,6 +79,7 @@ def _topology(lab: Lab, name: str) -> Topology:
     topology, found = build_topology(lab)
     problems += [*found, *overlap_problems(lab, topology), *cluster_overlaps(lab, topology)]
     problems += bgp.router_id_problems(lab, topology)
+    problems += kind_cluster.problems(lab, lab.cluster, name or lab.name) if lab.cluster else []
     _stop([*problems, *flow_problems(lab)])
     return topology
 
@@ -93,7 +96,8 @@ def _nodes(
             node, found = compile_host(lab, topology, images, name)
         else:
             assert built is not None  # a lab with such nodes and no cluster is refused
-            node, found = cluster_plan.node_plan(built, name), []
+            made = kind_cluster if built.cluster.provider == "kind" else cluster_plan
+            node, found = made.node_plan(built, name), []
         nodes.append(node)
         problems += found
     return nodes, problems

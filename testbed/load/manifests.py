@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,9 +39,16 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """The objects of a cluster, in the order they were written."""
+    """The objects of a cluster, in the order they were written.
+
+    Args:
+        texts: each object as it was written, as JSON. upstream, archives: see testbed.load.kind.
+    """
 
     objects: tuple[KubeObject, ...] = ()
+    texts: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
 
     def of(self, kind: type[K]) -> tuple[K, ...]:
         """The objects of one kind, in order."""
@@ -64,10 +72,10 @@ def read_manifests(paths: Sequence[Path]) -> Manifests:
                 texts.append((str(file), read_text(file)))
             except InputError as error:
                 problems += error.problems
-    objects, more = _load(texts)
+    found, more = _load(texts)
     if problems or more:
         raise InputError([*problems, *more])
-    return Manifests(objects)
+    return found
 
 
 def load_manifests(texts: Sequence[tuple[str, str]]) -> Manifests:
@@ -79,19 +87,20 @@ def load_manifests(texts: Sequence[tuple[str, str]]) -> Manifests:
     Raises:
         InputError: with all problems of all files.
     """
-    objects, problems = _load(texts)
+    found, problems = _load(texts)
     if problems:
         raise InputError(problems)
-    return Manifests(objects)
+    return found
 
 
 def _yaml_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def _load(texts: Iterable[tuple[str, str]]) -> tuple[tuple[KubeObject, ...], list[Problem]]:
+def _load(texts: Iterable[tuple[str, str]]) -> tuple[Manifests, list[Problem]]:
     problems: list[Problem] = []
     objects: list[KubeObject] = []
+    written: list[str] = []
     for file, text in texts:
         try:
             documents = parse(text, file)
@@ -99,9 +108,11 @@ def _load(texts: Iterable[tuple[str, str]]) -> tuple[tuple[KubeObject, ...], lis
             problems += error.problems
             continue
         for document in documents:
-            found = (_object(item, problems) for item in _items(document.without_nulls(), problems))
-            objects += (item for item in found if item is not None)
-    return tuple(objects), problems + _duplicates(objects)
+            for item in _items(document.without_nulls(), problems):
+                if (found := _object(item, problems)) is not None:
+                    objects.append(found)
+                    written.append(json.dumps(item.value, ensure_ascii=False))
+    return Manifests(tuple(objects), tuple(written)), problems + _duplicates(objects)
 
 
 def _items(document: Document, problems: list[Problem]) -> list[Document]:

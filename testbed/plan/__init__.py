@@ -271,12 +271,61 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """A node of the lab that a container of the cluster is; `name` is its name in the Plan and in Kubernetes."""
+
+    name: str
+    role: Literal["control-plane", "worker"]
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KubeObject:
+    """A Kubernetes object as JSON text, and where it was written (file:line:column)."""
+
+    text: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Kubernetes cluster that kind makes, whose nodes get the links of the lab's.
+
+    Args:
+        image: of its nodes. kube_proxy_mode: in kind's words.
+        nodes: the first is the control plane.
+        upstream: manifests that are installed first, as https addresses or absolute paths.
+        images: that nodes get from this machine: names, or absolute paths of archives.
+        settings: environment of Calico's node agent, (name, value).
+        objects: the lab's own, in the order in which they are applied.
+        timeout: seconds until it is there and at work.
+    """
+
+    image: str
+    pod_subnet: str
+    service_subnet: str
+    kube_proxy_mode: str
+    nodes: tuple[ClusterNode, ...]
+    upstream: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    objects: tuple[KubeObject, ...] = ()
+    timeout: float = 900.0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The nodes' names."""
+        return frozenset(node.name for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that must exist for one lab.
 
     Args:
         secrets: names of Ed25519 key pairs to make, random, per lab.
         sessions, routes: what readiness waits for, besides the processes' own checks.
+        cluster: made by kind; an embedded one is nodes, pods and links like all else.
     """
 
     name: str
@@ -288,6 +337,7 @@ class Plan:
     services: tuple[Service, ...] = ()
     flows: tuple[Flow, ...] = ()
     description: str = field(default="")
+    cluster: Cluster | None = None
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises KeyError when there is none."""
