@@ -26,7 +26,7 @@ from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
-from testbed.runtime import docker, engine, netns, workshop
+from testbed.runtime import engine, kind_nodes, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.supervised import STATE
 
@@ -128,7 +128,7 @@ class Session:
         check(name, runtime)
         self.name = name
         chosen = runtime or runtime_of(name)
-        self.runtime = docker.DockerRuntime(name) if chosen == "docker" else netns.NetnsRuntime(name)
+        self.runtime = kind_nodes.KindNodesRuntime(name) if chosen == "docker" else netns.NetnsRuntime(name)
 
     @property
     def directory(self) -> Path:
@@ -185,10 +185,17 @@ class Session:
 
         with self._alone():
             self._refuse_elsewhere()
+            self._refuse_without_containers(plan)
             self.runtime.prepare(observer)
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
         return change
+
+    def _refuse_without_containers(self, plan: Plan) -> None:
+        if plan.cluster and self.runtime.name != "docker":
+            problem = f"kind makes clusters of containers, and the runtime is {self.runtime.name}"
+            hint = "use --runtime docker, or provider: embedded in the lab file"
+            raise InputError([Problem(f"lab {self.name}, cluster.provider: {problem}", hint=hint)])
 
     def _refuse_elsewhere(self) -> None:
         there = runtime_of(self.name)

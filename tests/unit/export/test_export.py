@@ -10,11 +10,11 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from testbed.deploy.kube_schemas import schemas
 from typer.testing import CliRunner
 
 from testbed.cli.main import app
 from testbed.compile import compile_lab
+from testbed.deploy.kube_schemas import schemas
 from testbed.errors import InputError
 from testbed.export import clab_topology, clabernetes, kind
 from testbed.load.images import catalogue
