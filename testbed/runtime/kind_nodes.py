@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from testbed.errors import DeployError, NoSuchNodeError, UnsupportedError
-from testbed.plan import Node
 from testbed.run import Namespaces
 from testbed.runtime import engine, kind_tool
 from testbed.runtime.base import NodeState
@@ -137,10 +136,6 @@ class KindNodesRuntime(DockerRuntime):
             raise DeployError(f"the cluster of lab {self.lab} does not go: see `docker ps` for {kind_tool.CLUSTER}")
 
     # --- nodes ----------------------------------------------------------------------------------------------------
-
-    def create(self, nodes: Sequence[Node], contents: Mapping[tuple[str, str], str]) -> None:
-        names = self._names()
-        super().create([node for node in nodes if node.name not in names], contents)
 
     def remove(self, nodes: Sequence[str]) -> None:
         names = self._names()
