@@ -17,7 +17,8 @@ from testbed.errors import CommandError, UnsupportedError
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET, CLONE_FS = 0x20000000, 0x40000000, 0x00000200
 ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    # The last folder is only in nodes: tools of an image that the machine may lack (testbed.compile.kube.commands).
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/testbed/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }

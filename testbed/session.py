@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("netns", "docker")
 LATER_RUNTIMES = ("containerlab",)
+CONTAINER_RUNTIMES = ("docker", "containerlab")
+TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
 TIMEOUT = 60.0  # seconds until a lab must be ready
 VERDICTS = "verdicts.json"
 
@@ -57,20 +59,32 @@ def known() -> list[str]:
     return sorted({*running(), *left})
 
 
-def compiled(lab: str, name: str = "") -> Plan:
-    """The Plan of a lab, by its path or name.
+def compiled(lab: str, name: str = "", runtime: str = "") -> Plan:
+    """The Plan of a lab, by its path or name; a containerlab topology by its path (*.clab.yml).
 
     Args:
         name: under which it shall run; its own name when empty.
+        runtime: that it shall run on; what images of nodes are is decided by it.
 
     Raises:
         InputError: with everything that is wrong with the lab's files.
     """
+    if lab.endswith(TOPOLOGIES):
+        return _compiled_topology(lab, name, runtime)
     from testbed.compile import compile_lab  # the models take a quarter of a second to import
     from testbed.load.lab import load
 
     loaded = load(lab)
     return compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
+
+
+def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
+    from testbed.compile.clab import compile_clab
+    from testbed.load.clab import load_clab
+
+    loaded = load_clab(Path(path))
+    there = runtime or runtime_of(name or loaded.file.name)
+    return compile_clab(loaded, name, containers=there in CONTAINER_RUNTIMES)
 
 
 def _hint(word: str, choices: Iterable[str]) -> str:

@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from testbed.deploy import needs, rulesets
+from testbed.deploy import commands, needs, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
 from testbed.errors import DeployError
-from testbed.events import Observer, Step
+from testbed.events import Observer, Step, Told
 from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
 from testbed.plan.store import from_json, to_json
@@ -90,6 +90,7 @@ class _Apply:
             self.runtime.open()
             before = self.runtime.state()
             self._remove(before)
+            self.runtime.remove(self._to_be_made_anew(before))
             missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
             self.runtime.create(missing, self.contents)
         self.new = {node.name for node in missing}
@@ -115,6 +116,10 @@ class _Apply:
         with self._step("processes"):
             self._reload_all(reloads)
             starter.start(self.deadline)
+        if any(node.commands and node.name in self.new for node in self.plan.nodes):
+            with self._step("commands"):
+                starter.finish(self.deadline)
+                commands.run(self.runtime, [node for node in self.plan.nodes if node.name in self.new], self.observer)
         with self._step("convergence"):
             disturbed = self.old is not None and bool(missing or due or self.change)
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
@@ -132,6 +137,13 @@ class _Apply:
         doomed = [node.name for node in self.change.removed]
         doomed += [entry.new.name for entry in self.change.changed if entry.recreated]
         self.runtime.remove([name for name in doomed if name in running])
+
+    def _to_be_made_anew(self, before: Mapping[str, NodeState]) -> list[str]:
+        """Nodes that run, and whose commands may have set up a link that is lost: commands are for a new node."""
+        found = commands.disturbed(self.plan, self.old, self.change, self.runtime, before)
+        for node in found:
+            self.observer(Told(f"{node} is made anew: a link that its commands may have set up is new"))
+        return found
 
     def _retract(self, changed: Mapping[str, Node]) -> None:
         """Take away what is no longer wanted of nodes that stay; of a link that moves, both ends go."""

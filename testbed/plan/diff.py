@@ -9,8 +9,8 @@ from difflib import unified_diff
 
 from testbed.plan import MAIN_TABLE, Link, Node, Plan, Route, SecretRef
 
-# What a set of namespaces cannot change while it lives.
-IDENTITY = ("kind", "parent", "hostname", "vrfs")
+# What a set of namespaces, or a container, cannot change while it lives; and commands are for a new node.
+IDENTITY = ("kind", "parent", "hostname", "vrfs", "commands", "image", "entrypoint", "cmd", "env")
 
 
 @dataclass(frozen=True)
