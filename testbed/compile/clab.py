@@ -165,7 +165,7 @@ class _Compiler:
     # --- a node -------------------------------------------------------------------------------------------------------
 
     def _node(self, node: ClabNode, kind: str, cables: Cabling) -> _Made:
-        if not _NODE_NAME.fullmatch(node.name):
+        if not _NODE_NAME.fullmatch(node.name) and not (kind == "bridge" and "|" in node.name):
             message = f"{node.name!r} is no legal name: letters, digits, '_', '-' and '.', at most 63"
             self.problems.append(Problem(message, node.settings.at()))
         interfaces = tuple(sorted(cables.interfaces[node.name], key=lambda entry: bool(entry.master)))
@@ -241,7 +241,7 @@ class _Compiler:
         self, made: plan.Node, node: ClabNode, bound: Mapping[str, plan.File], env: Mapping[str, str]
     ) -> plan.Node:
         reference, at = node.settings.one("image"), node.settings.at("image")
-        entry = self._image(node.name, reference, at)
+        entry = self._image(node.name, reference, at) if node.settings.kind.lower() in KINDS else None
         entrypoint, cmd = self._words(node, "entrypoint"), self._words(node, "cmd")
         if self.containers:
             made = replace(made, image=reference, entrypoint=entrypoint, cmd=cmd)
