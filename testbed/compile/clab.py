@@ -305,7 +305,12 @@ class _Compiler:
             kind="router",
             directories=(*frr.DIRECTORIES, *tools.directories, *made.directories),
             files=(*tools.files, *own, *made.files),
-            processes=tuple(replace(program, env=tuple(env.items())) for program in programs),
+            processes=tuple(
+                replace(program, configure=(), by_image=True)
+                if self.containers
+                else replace(program, env=tuple(env.items()))
+                for program in programs
+            ),
         )
 
     def _bind_of(self, node: ClabNode, target: str) -> str:

@@ -151,6 +151,7 @@ class Process:
         files: paths whose change concerns this process; for `vtysh` the first is its configuration.
         configure: a command that is run in the node each time this process was started and is ready; what comes after
             it waits for the command, too. Where it fails, that is told, and the lab goes on.
+        by_image: the node's own image starts it; it is only waited for.
     """
 
     name: str
@@ -164,6 +165,7 @@ class Process:
     files: tuple[str, ...] = ()
     directory: str = "/"
     configure: tuple[str, ...] = ()
+    by_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)

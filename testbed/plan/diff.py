@@ -22,8 +22,9 @@ class NodeChange:
 
     @property
     def recreated(self) -> bool:
-        """Whether it must be made anew."""
-        return any(getattr(self.old, name) != getattr(self.new, name) for name in IDENTITY)
+        """Whether it must be made anew; a container of a user's own image also for what it reads when it starts."""
+        names = (*IDENTITY, *(("files", "directories", "processes") if self.new.image else ()))
+        return any(getattr(self.old, name) != getattr(self.new, name) for name in names)
 
     @property
     def fields(self) -> tuple[str, ...]:
