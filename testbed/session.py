@@ -75,7 +75,10 @@ def compiled(lab: str, name: str = "", runtime: str = "") -> Plan:
     from testbed.load.lab import load
 
     loaded = load(lab)
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
+    images = any(getattr(node, "image", None) for node in loaded.lab.nodes.values())
+    there = runtime or (runtime_of(name or loaded.lab.name) if images else "")  # what runs does not matter to others
+    containers = there in CONTAINER_RUNTIMES
+    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name, containers=containers)
 
 
 def _compiled_topology(path: str, name: str, runtime: str) -> Plan:

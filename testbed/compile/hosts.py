@@ -7,6 +7,7 @@ from testbed.compile import sysctls
 from testbed.compile.base import with_base
 from testbed.compile.image_program import Program, Wanted, image_program
 from testbed.compile.lab_checks import NO_GATEWAY
+from testbed.compile.own_images import with_host_image
 from testbed.compile.routers import interfaces
 from testbed.compile.topology import Topology, gateway
 from testbed.errors import Position, Problem
@@ -15,12 +16,19 @@ from testbed.model.images import Catalogue
 from testbed.model.lab import Host, Lab, Router
 
 
-def compile_host(lab: Lab, topology: Topology, images: Catalogue, name: str) -> tuple[plan.Node, list[Problem]]:
-    """A host's part of the Plan, and what is wrong with it."""
+def compile_host(
+    lab: Lab, topology: Topology, images: Catalogue, name: str, *, containers: bool = False
+) -> tuple[plan.Node, list[Problem]]:
+    """A host's part of the Plan, and what is wrong with it.
+
+    Args:
+        containers: for a runtime that runs images.
+    """
     node = lab.nodes[name]
     assert isinstance(node, Host)
     problems = _gateway_problems(lab, topology, name, node)
-    program = _program(node, name, images, problems)
+    by_image = containers and node.container and node.image
+    program = Program() if by_image else _program(node, name, images, problems)
     made = plan.Node(
         name=name,
         kind="host",
@@ -31,7 +39,7 @@ def compile_host(lab: Lab, topology: Topology, images: Catalogue, name: str) -> 
         files=with_base(program.files, name, topology.addresses(name)),
         processes=program.processes,
     )
-    return made, problems
+    return with_host_image(made, node, containers=containers), problems
 
 
 def _default_routes(lab: Lab, topology: Topology, name: str, node: Host) -> list[plan.Route]:
@@ -60,7 +68,7 @@ def _gateway_problems(lab: Lab, topology: Topology, name: str, node: Host) -> li
 def _program(node: Host, name: str, images: Catalogue, problems: list[Problem]) -> Program:
     """The image's program; nothing for a host without an image."""
     if node.image is None:
-        for field, stated in (("command", node.command), ("env", node.env)):
+        for field, stated in (("command", node.command), ("env", node.env), ("container", node.container)):
             if stated:
                 message = f"{field} belongs to an image, and {name} has none"
                 problems.append(Problem(message, node.origin.at(field), "add image: NAME"))

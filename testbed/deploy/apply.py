@@ -13,7 +13,7 @@ from pathlib import Path
 from testbed.deploy import commands, needs, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
-from testbed.errors import DeployError
+from testbed.errors import DeployError, NotReadyError
 from testbed.events import Observer, Step, Told
 from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
@@ -124,6 +124,15 @@ class _Apply:
             disturbed = self.old is not None and bool(missing or due or self.change)
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
+            self._own_images_run()
+
+    def _own_images_run(self) -> None:
+        """Raise NotReadyError when a container of a user's own image has ended: its programs are nobody else's care."""
+        states = self.runtime.state() if any(node.image for node in self.plan.nodes) else {}
+        gone = [node.name for node in self.plan.nodes if node.image and node.name not in states]
+        if gone:
+            missing = [f"{name}: {self.runtime.absence(name)}" for name in gone]
+            raise NotReadyError(self.deadline.elapsed, missing)
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
