@@ -12,22 +12,19 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from testbed import plan
-from testbed.compile import clab_frr, frr, sysctls
+from testbed.compile import clab_frr, sysctls
 from testbed.compile.base import with_base
-from testbed.compile.clab_exec import commands, stated_addresses, words
+from testbed.compile.clab_exec import commands, stated_addresses
+from testbed.compile.clab_images import Images
 from testbed.compile.clab_keys import KINDS, KeyCheck, stages
 from testbed.compile.clab_links import Cabling, bridge_name, cabling
-from testbed.compile.image_program import Program, Wanted, image_program
-from testbed.errors import InputError, Position, Problem
+from testbed.errors import InputError, Problem
 from testbed.load.clab import ClabNode, LoadedClab, magic
 from testbed.load.explain import suggest
-from testbed.model.images import Image, normalise
 from testbed.model.names import host_label
 from testbed.plan import SecretRef
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_SHELLS = ("sh", "ash", "bash", "dash", "zsh")
-_IDLE = ("/bin/sleep", "infinity")
 # What a new container has: a host that runs a container engine forwards IPv4, and a namespace takes that over.
 CONTAINER: sysctls.Sysctls = (
     *sysctls.COMMON,
@@ -68,6 +65,7 @@ class _Compiler:
         self.containers = containers
         self.keys = KeyCheck()
         self.problems: list[Problem] = []
+        self.images = Images(loaded, self.keys, containers)
 
     def whole(self, name: str) -> plan.Plan:
         own = self._name(name)
@@ -80,7 +78,7 @@ class _Compiler:
             if owners.get(node.name, node.name) == node.name
         ]
         nodes = self._with_hosts(made)
-        if problems := [*self.problems, *cables.problems, *self.keys.problems]:
+        if problems := [*self.problems, *self.images.problems, *cables.problems, *self.keys.problems]:
             raise InputError(dict.fromkeys(problems))
         secrets = {
             entry.content.secret for node in nodes for entry in node.files if isinstance(entry.content, SecretRef)
@@ -194,7 +192,7 @@ class _Compiler:
         )
         config = bound.get(clab_frr.CONFIG)
         text = config.content if config and isinstance(config.content, str) else ""
-        return _Made(self._with_image(made, node, bound, env), stated_addresses(lines, text))
+        return _Made(self.images.with_image(made, node, bound, env), stated_addresses(lines, text))
 
     def _bridge(self, node: ClabNode, interfaces: tuple[plan.Interface, ...]) -> _Made:
         """A bridge that is a node of its own: a switch."""
@@ -235,112 +233,6 @@ class _Compiler:
             lines += [f"{word} {' '.join(found)}" for word in ("search", "options") if (found := getattr(dns, word))]
             yield plan.File("/etc/resolv.conf", "\n".join([*lines, ""]))
 
-    # --- its image ----------------------------------------------------------------------------------------------------
-
-    def _with_image(
-        self, made: plan.Node, node: ClabNode, bound: Mapping[str, plan.File], env: Mapping[str, str]
-    ) -> plan.Node:
-        reference, at = node.settings.one("image"), node.settings.at("image")
-        entry = self._image(node.name, reference, at) if node.settings.kind.lower() in KINDS else None
-        entrypoint, cmd = self._words(node, "entrypoint"), self._words(node, "cmd")
-        if self.containers:
-            made = replace(made, image=reference, entrypoint=entrypoint, cmd=cmd)
-        if entry is None:
-            return made
-        if "frr" in entry.capabilities and not (entrypoint or cmd):
-            return self._router(made, node, bound, env)
-        if "frr" in entry.capabilities and not self.containers:
-            field_name = "entrypoint" if entrypoint else "cmd"
-            message = f"{field_name} replaces how the image starts FRR, which this runtime cannot follow"
-            self.keys.refuse(node.name, message, node.settings.at(field_name), "use exec, or a container runtime")
-        return made if self.containers else self._host(made, node, entry, env)
-
-    def _image(self, name: str, reference: str, at: Position | None) -> Image | None:
-        if not reference:
-            self.keys.refuse(name, "it has no image", at)
-            return None
-        try:
-            short = normalise(reference)
-        except ValueError as error:
-            self.keys.refuse(name, str(error), at)
-            return None
-        images = self.loaded.images
-        entry = images.find(short)
-        able = sorted(known for known in images.names if _can_be_a_node(images.find(known)))
-        beside = re.sub(r"\.clab\.ya?ml$", ".testbed.yaml", self.loaded.path.name)
-        if entry is None and self.containers:
-            self.keys.note(name, f"the image {reference} is not in the catalogue: it counts as ready once it runs")
-        elif entry is None:
-            hint = f"known are {', '.join(able)}; {beside} beside the topology can add its own, below images:"
-            self.keys.refuse(name, f"the image {reference!r} is not in the catalogue", at, hint)
-        elif not _can_be_a_node(entry):
-            self.keys.refuse(name, f"the image {reference!r} works in a pod of a cluster only", at)
-            return None
-        return entry
-
-    def _words(self, node: ClabNode, field_name: str) -> tuple[str, ...]:
-        try:
-            return tuple(words(node.settings.one(field_name)))
-        except ValueError as error:
-            message = f"{field_name} cannot be split: {error}"
-            self.keys.refuse(node.name, message, node.settings.at(field_name))
-            return ()
-
-    def _router(
-        self, made: plan.Node, node: ClabNode, bound: Mapping[str, plan.File], env: Mapping[str, str]
-    ) -> plan.Node:
-        text = bound[clab_frr.LIST].content if clab_frr.LIST in bound else ""
-        assert isinstance(text, str)
-        try:
-            daemons = clab_frr.started(text)
-        except clab_frr.DaemonsError as error:
-            position = dict(node.settings.items("binds")).get(self._bind_of(node, clab_frr.LIST))
-            self.keys.refuse(node.name, f"{clab_frr.LIST}, line {error.line}: {error}", position)
-            return made
-        programs = clab_frr.processes(daemons, [*bound])
-        own = [] if self.containers else clab_frr.files(bound, daemons)
-        tools = Program() if self.containers else self._program(node, Wanted(node.settings.one("image"), _IDLE))
-        return replace(
-            made,
-            kind="router",
-            directories=(*frr.DIRECTORIES, *tools.directories, *made.directories),
-            files=(*tools.files, *own, *made.files),
-            processes=tuple(
-                replace(program, configure=(), by_image=True)
-                if self.containers
-                else replace(program, env=tuple(env.items()))
-                for program in programs
-            ),
-        )
-
-    def _bind_of(self, node: ClabNode, target: str) -> str:
-        return next((text for text, _ in node.settings.items("binds") if text.split(":")[1:2] == [target]), "")
-
-    def _host(self, made: plan.Node, node: ClabNode, entry: Image, env: Mapping[str, str]) -> plan.Node:
-        """A host on the netns runtime: the catalogue's program, or none where the image only opens a shell."""
-        entrypoint, cmd = self._words(node, "entrypoint"), self._words(node, "cmd")
-        line = (*entrypoint, *cmd) or (*entry.command, *entry.args)
-        idle = not line or (len(line) == 1 and line[0].rpartition("/")[2] in _SHELLS)
-        command, args = (_IDLE, ()) if idle else (entrypoint, cmd)
-        fields = {"image": "image", "command": "entrypoint", "args": "cmd"}
-        places: dict[tuple[str, ...], Position | None] = {
-            (part,): node.settings.at(field_name) for part, field_name in fields.items()
-        }
-        places[()] = node.settings.at()
-        wanted = Wanted(node.settings.one("image"), command, args, env, places)
-        program = self._program(node, wanted)
-        return replace(
-            made,
-            directories=(*program.directories, *made.directories),
-            files=(*program.files, *made.files),
-            processes=() if idle else program.processes,
-        )
-
-    def _program(self, node: ClabNode, wanted: Wanted) -> Program:
-        program, found = image_program(node.name, wanted, self.loaded.images)
-        self.problems += found
-        return program
-
     # --- names of nodes -----------------------------------------------------------------------------------------------
 
     def _with_hosts(self, made: Sequence[_Made]) -> list[plan.Node]:
@@ -370,7 +262,3 @@ class _Compiler:
 def _owner(path: str) -> str:
     """The image's own start gives FRR its files (docker/alpine/docker-start)."""
     return "frr" if path == "/etc/frr" or path.startswith("/etc/frr/") else "root"
-
-
-def _can_be_a_node(image: Image | None) -> bool:
-    return bool(image and image.capabilities)

@@ -115,6 +115,7 @@ def _file(file: File) -> tuple[str, ...]:
 
 def _process(process: Process) -> list[tuple[str, ...]]:
     facts = [f"ready: {_ready(process.ready)}"]
+    facts += ["started by the node's image"] if process.by_image else []
     facts += [f"after {', '.join(process.after)}"] if process.after else []
     facts += [f"in {process.directory}"] if process.directory != "/" else []
     facts += [f"then {shlex.join(process.configure)}"] if process.configure else []

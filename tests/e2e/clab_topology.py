@@ -60,6 +60,8 @@ DAEMONS = """\
 # which daemons run
 bgpd=yes
 ospfd=yes
+isisd=yes
+ospf6d=yes
 bfdd=no
 vtysh_enable=yes
 zebra_options="  -A 127.0.0.1 -s 90000000"
@@ -73,6 +75,8 @@ interface eth1
  ip ospf network point-to-point
  ip ospf hello-interval 1
  ip ospf dead-interval 4
+ ip router isis core
+ isis network point-to-point
 interface eth2
  ip address 10.1.0.1/24
 interface lo
@@ -80,6 +84,8 @@ interface lo
 router ospf
  network 10.0.0.0/30 area 0
  network 10.255.0.0/16 area 0
+router isis core
+ net 49.0001.0000.0000.0001.00
 router bgp 65000
  no bgp network import-check
  neighbor 10.255.0.2 remote-as 65000
@@ -94,7 +100,8 @@ def other_end(text: str) -> str:
     """The configuration of the second router: the same, seen from the other side."""
     swapped = text.replace("10.0.0.1/30", "10.0.0.2/30").replace("10.1.0.", "10.2.0.")
     swapped = swapped.replace("10.255.0.1/32", "10.255.0.X/32").replace("10.255.0.2", "10.255.0.1")
-    return swapped.replace("10.255.0.X", "10.255.0.2").replace("hostname R1", "hostname r2")
+    swapped = swapped.replace("10.255.0.X", "10.255.0.2").replace("hostname R1", "hostname r2")
+    return swapped.replace("0000.0001.00", "0000.0002.00")
 
 
 def written(folder: Path, topology: str = TOPOLOGY) -> str:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 from clab_topology import TOPOLOGY, written
 from conftest import own_name, running
-from e2e_clab import await_reached, await_routes, kernel_routes, linux_only, run
+from e2e_clab import CONVERGED, await_reached, await_routes, kernel_routes, linux_only, run
 
 from testbed.errors import CommandError, InputError, Problem
 from testbed.events import Event, Told
 from testbed.plan import Plan
 from testbed.session import Session, compiled
+from testbed.wait import Deadline, until
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
 EXAMPLES = "TESTBED_CLAB_EXAMPLES"
@@ -58,6 +60,18 @@ def test_routes_are_learned_and_pings_pass(lab: Session) -> None:
     with pytest.raises(CommandError):  # the control: what nobody has does not answer
         run(lab, "pc1", "ping", "-c", "1", "-W", "1", "10.2.0.99")
     run(lab, "pc2", "ping", "-c", "1", "10.2.0.3")  # through the bridge alone
+
+
+def test_other_daemons_are_started_and_configured_too(lab: Session) -> None:
+    assert {"isisd", "ospf6d"} <= lab.nodes()["R1"].processes.keys()
+    said = ""
+
+    def adjacent() -> bool:
+        nonlocal said
+        said = run(lab, "R1", "vtysh", "-c", "show isis neighbor")
+        return re.search(r"\br2\b.*\bUp\b", said) is not None
+
+    assert until(adjacent, Deadline(CONVERGED)), said
 
 
 def test_names_and_aliases_are_known_where_addresses_are_stated(lab: Session) -> None:
