@@ -7,6 +7,7 @@ In the .err files {images} stands for the list of images that nodes can have, wh
 from __future__ import annotations
 
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,8 +41,12 @@ def test_error_text(path: Path, golden: Golden, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("containers", [False, True], ids=["netns", "containers"])
-def test_plan(containers: bool, golden: Golden) -> None:
-    found = plan_of(GOLDEN / "plans/frr.clab.yml", {"HOST_TAG": "1.36"}, containers=containers)
+def test_plan(containers: bool, golden: Golden, tmp_path: Path) -> None:
+    shutil.copytree(GOLDEN / "plans/cfg", tmp_path / "cfg")
+    for file in (tmp_path / "cfg").iterdir():
+        file.chmod(0o644)  # whatever the checkout was made with
+    topology = shutil.copy(GOLDEN / "plans/frr.clab.yml", tmp_path)
+    found = plan_of(Path(topology), {"HOST_TAG": "1.36"}, containers=containers)
     lines = [*plan_lines(found), "", *node_lines(found, found.node("R1")), "", *node_lines(found, found.node("host"))]
     golden(GOLDEN / "plans" / f"frr-{'containers' if containers else 'netns'}.txt", "\n".join([*lines, ""]))
 
