@@ -288,11 +288,16 @@ class Session:
         """Program → the file that holds what it prints, for one program of a node or all of them.
 
         Raises:
-            NoSuchNodeError: there is no such node or program.
+            NoSuchNodeError: there is no such node or program, or its image keeps what it prints.
         """
         state = self.node(node)
         if process and process not in state.processes:
             raise NoSuchNodeError(f"{state.name} runs no {process!r} ({_hint(process, state.processes)})")
+        if any(node.image for node in self.stored().nodes if node.name == state.name):
+            container = f"{self.name}-{state.name}"
+            raise NoSuchNodeError(
+                f"{state.name} runs an image of its own: `docker logs {container}` has what it prints"
+            )
         chosen = [process] if process else list(state.processes)
         return {name: self.runtime.path(state.name, log_path(name)) for name in chosen}
 

@@ -104,6 +104,16 @@ def fill(client: DockerClient, container: str, node: Node, contents: Mapping[tup
         raise DeployError(f"{node.name}: its files cannot be put into its container: {error.explanation}") from None
 
 
+def start(client: DockerClient, container: str, node: Node) -> None:
+    """Start the container of a node. Raises DeployError when its program cannot be run."""
+    import docker
+
+    try:
+        client.api.start(container)
+    except docker.errors.APIError as error:
+        raise DeployError(f"{node.name}: its image {node.image} cannot be run: {error.explanation}") from None
+
+
 def _owners(client: DockerClient, container: str) -> dict[str, tuple[int, int]]:
     """User → (user id, group id), as the image's /etc/passwd has them."""
     import docker

@@ -231,7 +231,7 @@ class DockerRuntime(Supervised):
         ident = there.id if there else appliance.create(self._docker, node, **self._settings(node), labels=labels)
         if there is None or there.state != "running":
             appliance.fill(self._docker, ident, node, contents)
-            self._docker.api.start(ident)
+            appliance.start(self._docker, ident, node)
         try:
             self._connected(node.name, ident)[1].ask("adopt", **node_request(node, contents))
         except (NoSuchLabError, NoSuchNodeError):

@@ -11,7 +11,7 @@ from conftest import assert_flows, own_name, running
 from e2e_clab import await_reached, await_routes, kernel_routes, run
 from e2e_images import client, images
 
-from testbed.errors import CommandError, DeployError, TestbedError, UnsupportedError
+from testbed.errors import CommandError, DeployError, NoSuchNodeError, TestbedError, UnsupportedError
 from testbed.runtime import engine
 from testbed.session import Session, compiled
 
@@ -68,6 +68,8 @@ def test_files_names_and_variables_reach_the_container(lab: Session) -> None:
 def test_programs_of_the_image_are_the_images_own(lab: Session) -> None:
     with pytest.raises(DeployError, match="runs an image of its own"):
         lab.runtime.stop("R1", "bgpd")
+    with pytest.raises(NoSuchNodeError, match=f"docker logs {lab.name}-R1"):
+        lab.log_files("R1", "bgpd")
 
 
 def test_a_restarted_container_is_noticed_and_wired_again(lab: Session) -> None:
