@@ -74,7 +74,6 @@ def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
     new = compiled(lab, name)
     need_root()
     with Session(new.name) as session:
-        new = compiled(lab, name, session.runtime.name)
         old, change = session.stored(), session.diff(new)
     lines = diff_lines(old, new, change)
     show_lines(lines)
