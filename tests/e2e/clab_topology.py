@@ -12,7 +12,7 @@ topology:
     env: {SITE: here}
   groups:
     routers:
-      image: quay.io/frrouting/frr:10.5.1
+      image: registry.example/frrouting/frr:10.5.1
       binds:
         - cfg/daemons:/etc/frr/daemons
         - cfg/__clabNodeName__.conf:/etc/frr/frr.conf

@@ -27,7 +27,7 @@ def made() -> Iterator[tuple[str, str]]:
 @pytest.fixture(scope="module")
 def topology(tmp_path_factory: pytest.TempPathFactory, made: tuple[str, str]) -> str:
     box, frr = made
-    text = TOPOLOGY.replace("quay.io/frrouting/frr:10.5.1", frr).replace("alpine:${ALPINE:=3}", box)
+    text = TOPOLOGY.replace("registry.example/frrouting/frr:10.5.1", frr).replace("alpine:${ALPINE:=3}", box)
     text = text.replace("nicolaka/netshoot", box).replace("image: alpine", f"image: {box}")
     folder = tmp_path_factory.mktemp("images")
     file = written(folder, text)

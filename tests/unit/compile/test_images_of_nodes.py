@@ -31,14 +31,14 @@ def compiled(router: str = "", host: str = "", link: str = "", *, containers: bo
 
 
 def test_on_netns_the_machines_own_frr_stands_for_the_image() -> None:
-    image = ", image: quay.io/frrouting/frr:10.2"
+    image = ", image: registry.example/frrouting/frr:10.2"
     assert compiled(image, containers=False).nodes == compiled(containers=False).nodes
 
 
 def test_on_a_container_runtime_the_image_starts_the_daemons() -> None:
-    made = compiled(", image: quay.io/frrouting/frr:10.2", containers=True)
+    made = compiled(", image: registry.example/frrouting/frr:10.2", containers=True)
     router, other = made.node("r1"), made.node("r2")
-    assert (router.image, other.image) == ("quay.io/frrouting/frr:10.2", "")
+    assert (router.image, other.image) == ("registry.example/frrouting/frr:10.2", "")
     assert [(process.name, process.by_image) for process in router.processes] == [("zebra", True), ("bgpd", True)]
     files = {file.path: file.content for file in router.files}
     assert files["/etc/frr/daemons"] == "zebra=yes\nbgpd=yes\nvtysh_enable=yes\n"
