@@ -17,7 +17,8 @@ from testbed.errors import CommandError, UnsupportedError
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET, CLONE_FS = 0x20000000, 0x40000000, 0x00000200
 ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    # The last folder is only in nodes: tools of an image that the machine may lack (testbed.compile.kube.commands).
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/testbed/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
@@ -65,8 +66,8 @@ def network_namespace(descriptor: int) -> Iterator[None]:
         os.close(own)
 
 
-def _inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
-    """Run `work` in a thread of its own that has entered the node; what it starts is in the node."""
+def inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
+    """The result of `work`, run in a thread of its own that has entered the node; what it starts is in the node."""
     results: list[_Result] = []
     errors: list[BaseException] = []
 
@@ -131,7 +132,7 @@ def run(
 
     where = namespaces.node if namespaces else ""
     try:
-        done = _inside(namespaces, work) if namespaces else work()
+        done = inside(namespaces, work) if namespaces else work()
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     except subprocess.TimeoutExpired:
@@ -173,7 +174,7 @@ def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mappi
 
     try:
         with _leave_keys_to_the_program():
-            status = _inside(namespaces, work) if namespaces else work()
+            status = inside(namespaces, work) if namespaces else work()
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     return 128 - status if status < 0 else status

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("netns", "docker")
 LATER_RUNTIMES = ("containerlab",)
+CONTAINER_RUNTIMES = ("docker", "containerlab")
+TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
 TIMEOUT = 60.0  # seconds until a lab must be ready
 VERDICTS = "verdicts.json"
 
@@ -57,20 +59,35 @@ def known() -> list[str]:
     return sorted({*running(), *left})
 
 
-def compiled(lab: str, name: str = "") -> Plan:
-    """The Plan of a lab, by its path or name.
+def compiled(lab: str, name: str = "", runtime: str = "") -> Plan:
+    """The Plan of a lab, by its path or name; a containerlab topology by its path (*.clab.yml).
 
     Args:
         name: under which it shall run; its own name when empty.
+        runtime: that it shall run on; what images of nodes are is decided by it.
 
     Raises:
         InputError: with everything that is wrong with the lab's files.
     """
+    if lab.endswith(TOPOLOGIES):
+        return _compiled_topology(lab, name, runtime)
     from testbed.compile import compile_lab  # the models take a quarter of a second to import
     from testbed.load.lab import load
 
     loaded = load(lab)
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
+    images = any(getattr(node, "image", None) for node in loaded.lab.nodes.values())
+    there = runtime or (runtime_of(name or loaded.lab.name) if images else "")  # what runs does not matter to others
+    containers = there in CONTAINER_RUNTIMES
+    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name, containers=containers)
+
+
+def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
+    from testbed.compile.clab import compile_clab
+    from testbed.load.clab import load_clab
+
+    loaded = load_clab(Path(path))
+    there = runtime or runtime_of(name or loaded.file.name)
+    return compile_clab(loaded, name, containers=there in CONTAINER_RUNTIMES)
 
 
 def _hint(word: str, choices: Iterable[str]) -> str:
@@ -278,11 +295,16 @@ class Session:
         """Program → the file that holds what it prints, for one program of a node or all of them.
 
         Raises:
-            NoSuchNodeError: there is no such node or program.
+            NoSuchNodeError: there is no such node or program, or its image keeps what it prints.
         """
         state = self.node(node)
         if process and process not in state.processes:
             raise NoSuchNodeError(f"{state.name} runs no {process!r} ({_hint(process, state.processes)})")
+        if any(node.image for node in self.stored().nodes if node.name == state.name):
+            container = f"{self.name}-{state.name}"
+            raise NoSuchNodeError(
+                f"{state.name} runs an image of its own: `docker logs {container}` has what it prints"
+            )
         chosen = [process] if process else list(state.processes)
         return {name: self.runtime.path(state.name, log_path(name)) for name in chosen}
 

@@ -45,7 +45,7 @@ def up(
 
     start = time.monotonic()
     check(name or DEFAULT_LAB, runtime)
-    plan = compiled(lab, name)
+    plan = compiled(lab, name, runtime)
     need_root()
     with Session(plan.name, runtime) as session, _ended_by_signals(), Display(silent=json) as display:
         before = session.nodes() if session.whole else None
@@ -57,6 +57,7 @@ def up(
         tuple(verdicts),
         time.monotonic() - start,
         display.steps,
+        tuple(display.told),
     )
     _print_json(risen) if json else _print(risen)
     if not all(verdict.passed for verdict in verdicts):
@@ -79,12 +80,14 @@ def _ended_by_signals() -> Iterator[None]:
 
 
 def _print(risen: Risen) -> None:
-    from testbed.report.labs import change_lines, up_summary
+    from testbed.report.labs import change_lines, told_lines, up_summary
 
     if risen.change is not None:
         show_lines([*change_lines(risen.change), ""])
     if risen.verdicts:
         show_verdicts(risen.verdicts)
+    if told := told_lines(risen):
+        show_lines([*told, ""])
     typer.echo(up_summary(risen))
 
 

@@ -16,6 +16,7 @@ from testbed.compile.kube import cluster_plan, kind_cluster
 from testbed.compile.lab_checks import lab_problems
 from testbed.compile.node_sessions import add_node_sessions
 from testbed.compile.overlaps import cluster_overlaps, overlap_problems
+from testbed.compile.own_images import with_router_image
 from testbed.compile.topology import Topology
 from testbed.compile.topology import build as build_topology
 from testbed.errors import InputError, Problem
@@ -26,12 +27,15 @@ from testbed.model.names import host_label
 from testbed.plan import SecretRef
 
 
-def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "") -> plan.Plan:
+def compile_lab(
+    lab: Lab, manifests: Manifests, images: Catalogue, name: str = "", *, containers: bool = False
+) -> plan.Plan:
     """The Plan of a lab.
 
     Args:
         manifests: what the cluster's files hold. images: the catalogue with the lab's own entries.
         name: under which it runs; the lab's own name when empty.
+        containers: for a runtime that runs images.
 
     Raises:
         InputError: with every problem that was found. What is wrong with the lab file by itself comes first; then what
@@ -42,7 +46,7 @@ def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "
     routing = bgp.link_sessions(lab, topology)
     problems = add_node_sessions(lab, topology, routing, built) if built else []
     bgp.add_router_speakers(lab, topology, routing)
-    nodes, found = _nodes(lab, topology, routing, built, images)
+    nodes, found = _nodes(lab, topology, routing, built, images, containers=containers)
     problems += found
     flows, found = compile_flows(lab, topology, built)
     real = built if built and built.cluster.provider == "kind" else None
@@ -85,15 +89,23 @@ def _topology(lab: Lab, name: str) -> Topology:
 
 
 def _nodes(
-    lab: Lab, topology: Topology, routing: bgp.Routing, built: kube_cluster.Built | None, images: Catalogue
+    lab: Lab,
+    topology: Topology,
+    routing: bgp.Routing,
+    built: kube_cluster.Built | None,
+    images: Catalogue,
+    *,
+    containers: bool,
 ) -> tuple[list[plan.Node], list[Problem]]:
     nodes: list[plan.Node] = []
     problems: list[Problem] = []
     for name, model in lab.nodes.items():
         if isinstance(model, Router):
             node, found = routers.compile_router(lab, topology, routing, name)
+            node, more = with_router_image(node, model, images, containers=containers)
+            problems += more
         elif isinstance(model, Host):
-            node, found = compile_host(lab, topology, images, name)
+            node, found = compile_host(lab, topology, images, name, containers=containers)
         else:
             assert built is not None  # a lab with such nodes and no cluster is refused
             made = kind_cluster if built.cluster.provider == "kind" else cluster_plan

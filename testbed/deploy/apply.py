@@ -11,11 +11,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from testbed.deploy import needs, rulesets
+from testbed.deploy import commands, needs, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
-from testbed.errors import DeployError
-from testbed.events import Observer, Step
+from testbed.errors import DeployError, NotReadyError
+from testbed.events import Observer, Step, Told
 from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
 from testbed.plan.store import from_json, to_json
@@ -108,6 +108,7 @@ class _Apply:
             self.runtime.open()
             before = self.runtime.state()
             self._remove(before)
+            self.runtime.remove(self._to_be_made_anew(before))
             missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
             made_by_kind = self.plan.cluster.names if self.plan.cluster else frozenset()
             self.runtime.create([node for node in missing if node.name not in made_by_kind], self.contents)
@@ -141,10 +142,23 @@ class _Apply:
         if self.prepared:
             with self._step("objects"):
                 self._install(self.prepared)
+        if any(node.commands and node.name in self.new for node in self.plan.nodes):
+            with self._step("commands"):
+                starter.finish(self.deadline)
+                commands.run(self.runtime, [node for node in self.plan.nodes if node.name in self.new], self.observer)
         with self._step("convergence"):
             disturbed = self.old is not None and bool(missing or due or self.change)
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
+            self._own_images_run()
+
+    def _own_images_run(self) -> None:
+        """Raise NotReadyError when a container of a user's own image has ended: its programs are nobody else's care."""
+        states = self.runtime.state() if any(node.image for node in self.plan.nodes) else {}
+        gone = [node.name for node in self.plan.nodes if node.image and node.name not in states]
+        if gone:
+            missing = [f"{name}: {self.runtime.absence(name)}" for name in gone]
+            raise NotReadyError(self.deadline.elapsed, missing)
 
     def _make_cluster(self) -> None:
         from testbed.deploy import kind
@@ -169,6 +183,13 @@ class _Apply:
         doomed = [node.name for node in self.change.removed]
         doomed += [entry.new.name for entry in self.change.changed if entry.recreated]
         self.runtime.remove([name for name in doomed if name in running])
+
+    def _to_be_made_anew(self, before: Mapping[str, NodeState]) -> list[str]:
+        """Nodes that run, and whose commands may have set up a link that is lost: commands are for a new node."""
+        found = commands.disturbed(self.plan, self.old, self.change, self.runtime, before)
+        for node in found:
+            self.observer(Told(f"{node} is made anew: a link that its commands may have set up is new"))
+        return found
 
     def _retract(self, changed: Mapping[str, Node]) -> None:
         """Take away what is no longer wanted of nodes that stay; of a link that moves, both ends go."""

@@ -50,6 +50,15 @@ def _connect(path: Path) -> socket.socket:
     return channel
 
 
+def accepts(path: Path) -> bool:
+    """Whether a program accepts connections at this socket."""
+    try:
+        _connect(path).close()
+    except NoAnswerError:
+        return False
+    return True
+
+
 def frr(path: Path, command: str) -> str:
     """The answer of an FRR daemon to a command of the enable mode.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, PrivateAttr, model_validator
@@ -220,6 +221,9 @@ class Router(_Node):
     bgp: RouterBgp | None = None
     routes: tuple[StaticRoute, ...] = ()
     nat: tuple[Nat, ...] = ()
+    image: Word | None = Field(
+        default=None, description="of its container on a container runtime; one that starts FRR by itself"
+    )
 
 
 class Host(_Node):
@@ -229,6 +233,9 @@ class Host(_Node):
     image: Word | None = Field(default=None, description="a program from the image catalogue that it runs")
     command: tuple[str, ...] = Field(default=(), description="replaces the image's own command")
     env: dict[VariableName, str] = Field(default_factory=dict)
+    container: bool = Field(
+        default=False, description="on a container runtime it is a container of its image, run as the image says"
+    )
     gateway: str = Field(
         default="", description="'none', or the router on one of its links that its default route uses"
     )
@@ -236,6 +243,8 @@ class Host(_Node):
 
 class KubernetesNode(_Node):
     """A node of the lab's Kubernetes cluster."""
+
+    refused: ClassVar[Mapping[str, str]] = {"image": "its pods and VRFs are made by the project's own image"}
 
     kind: Literal["kubernetes"]
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)

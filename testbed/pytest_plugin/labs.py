@@ -27,7 +27,8 @@ from testbed.probe.result import Answer, Verdict
 from testbed.pytest_plugin import FILE
 from testbed.pytest_plugin.capabilities import missing_programs, not_run, require
 from testbed.runtime.base import NodeState
-from testbed.session import Session
+from testbed.session import TOPOLOGIES, Session
+from testbed.session import compiled as topology
 
 if TYPE_CHECKING:
     from testbed.report.page import LabSection
@@ -73,11 +74,11 @@ class LiveLab:
     """A lab that is up.
 
     Args:
-        source: the lab file and all that belongs to it. plan: what was made of it.
+        source: the lab file and all that belongs to it; None for a containerlab topology. plan: what was made of it.
     """
 
     session: Session
-    source: labs.Loaded
+    source: labs.Loaded | None
     plan: Plan
 
     @property
@@ -139,6 +140,9 @@ class LiveLab:
         flow, problems = validate(Flow, Document(value, "probe", {}, {}), "probe")
         if flow is None:
             raise InputError(Problem(problem.message, hint=problem.hint) for problem in problems)
+        if self.source is None:
+            message = "probes are asked in a lab file's words, and this lab is a containerlab topology"
+            raise InputError([Problem(message, hint="run a program in a node: lab.node(NAME).run([...])")])
         model = self.source.lab.model_copy(update={"flows": (flow,)})
         return compile_lab(model, self.source.manifests, self.source.images, self.name).flows[0]
 
@@ -187,11 +191,12 @@ class Labs:
         """
         require(self._config, "netns")
         try:
-            source = labs.load(shown(path))
-            name = self.name(source.lab.name)
+            source = None if path.name.endswith(TOPOLOGIES) else labs.load(shown(path))
+            plan = topology(shown(path)) if source is None else compiled(source)
+            name = self.name(plan.name)
             self._claim(name, path)
             if name not in self._labs:
-                self._labs[name] = self._bring_up(name, source)
+                self._labs[name] = self._bring_up(dataclasses.replace(plan, name=name), source)
         except TestbedError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         return self._labs[name]
@@ -205,8 +210,8 @@ class Labs:
         if name in self._failures:
             pytest.fail(f"lab {name} did not come up before: {self._failures[name]}", pytrace=False)
 
-    def _bring_up(self, name: str, source: labs.Loaded) -> LiveLab:
-        plan = compiled(source, name)
+    def _bring_up(self, plan: Plan, source: labs.Loaded | None) -> LiveLab:
+        name = plan.name
         if reason := missing_programs(plan):
             not_run(self._config, "programs", reason)
         session = self._sessions[name] = Session(name)

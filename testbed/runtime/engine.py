@@ -139,6 +139,12 @@ def process(where: str, container: str) -> int:
     return int(found["State"]["Pid"]) if found else 0
 
 
+def labels(where: str, container: str) -> Mapping[str, str]:
+    """The labels of a container; none where there is no such container."""
+    found = ask(where, f"/containers/{container}/json")
+    return (found["Config"]["Labels"] or {}) if found else {}
+
+
 def has(lab: str) -> bool:
     """Whether a lab is, or was begun to be made, on a Docker engine."""
     if (STATE / lab / HOME).exists():
