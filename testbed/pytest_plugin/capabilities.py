@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from testbed.pytest_plugin import features
+
 if TYPE_CHECKING:
     from testbed.plan import Plan
 
@@ -57,11 +59,13 @@ _PROBES: Mapping[str, Callable[[], str]] = {
     "docker": _docker,
     "graphviz": _graphviz,
     "browser": _browser,
+    "vm": features.machine,
+    **features.PROBES,
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
-# graphviz: pictures; browser: for tests of pages.
-CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser")
+# graphviz: pictures; browser: for tests of pages; vm: what `testbed vm` needs; and single features of the kernel.
+CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser", "vm", *features.PROBES)
 
 
 def missing_programs(plan: Plan) -> str:
