@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,45 @@ def test_nobody_reads_any_more():
     assert (copy.refused, copy.pairs) == (True, {})
     for descriptor in (source, reader, writer):
         os.close(descriptor)
+
+
+# --- a terminal for the command, as the guest makes it ----------------------------------------------------------------
+
+ON_TERMINAL = """\
+import sys
+from testbed.vm import guest
+from testbed.vm.exchange import Request
+request = Request(tuple(sys.argv[1:]), "/", {}, terminal=(24, 80))
+sys.exit(guest._on_terminal(request, {"PATH": "/usr/bin:/bin"}, (24, 80)))
+"""
+
+
+def on_terminal(*argv: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-c", ON_TERMINAL, *argv]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def test_a_command_on_a_terminal():
+    script = "trap 'echo caught' INT; stty size; tty; read one; echo got $one; cat; exit 7"
+    command = on_terminal("sh", "-c", script)
+    assert command.stdin
+    assert command.stdout
+    assert command.stdout.readline() == b"24 80\r\n"
+    assert command.stdout.readline().startswith(b"/dev/pts/")
+    command.stdin.write(b"word\n")
+    command.stdin.flush()
+    assert [command.stdout.readline() for _ in range(2)] == [b"word\r\n", b"got word\r\n"]  # the first is the echo
+    command.stdin.write(b"more\n")
+    command.stdin.flush()
+    assert [command.stdout.readline() for _ in range(2)] == [b"more\r\n"] * 2  # the echo, and what cat says
+    command.stdin.write(b"\x03")  # Ctrl-C: ends cat; the shell catches it
+    command.stdin.flush()
+    assert command.stdout.read() == b"^Ccaught\r\n"
+    assert command.wait(10) == 7
+    command.stdin.close()
+    command.stdout.close()
+
+
+def test_a_command_that_is_not_there_on_a_terminal():
+    said, _ = on_terminal("/no/such/program").communicate(timeout=10)
+    assert said == b"/no/such/program: No such file or directory\r\n"
