@@ -95,10 +95,11 @@ def doctor(json: JsonOption = False) -> None:
     missing that the netns runtime needs. Nothing of this machine is changed.
     """
     from testbed.report.data import doctor_data
-    from testbed.runtime import docker_doctor
+    from testbed.runtime import docker_doctor, host_doctor
     from testbed.runtime.doctor import examine
+    from testbed.vm import doctor as vm_doctor
 
-    findings = [*examine(), *docker_doctor.examine()]
+    findings = [*examine(), *host_doctor.examine(), *docker_doctor.examine(), *vm_doctor.examine()]
     if json:
         show_json(doctor_data(findings))
     else:

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from testbed import __version__
-from testbed.cli import enter, export, image, life, look, picture, prove
+from testbed.cli import enter, export, image, life, look, picture, prove, vm
 from testbed.cli.terminal import INTERRUPTED, complain
 from testbed.errors import TestbedError
 
@@ -85,6 +85,7 @@ app.command("export")(export.export)
 app.command("schema")(look.schema)
 app.command("doctor")(look.doctor)
 app.add_typer(image.app, name="image")
+app.command("vm")(vm.vm)
 
 
 def main() -> None:

@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.patience import stretched
+
 TIMEOUT = 2.0  # seconds a local daemon has to answer
 IMPORTED = re.compile(r"\s+Routes:\s+(\d+) imported")  # BIRD 1: once; BIRD 2: once per channel
 TIME_OF_DAY = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?")
@@ -41,7 +43,7 @@ class NoAnswerError(Exception):
 
 def _connect(path: Path) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    channel.settimeout(TIMEOUT)
+    channel.settimeout(stretched(TIMEOUT))
     try:
         channel.connect(str(path))
     except OSError as error:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
+from testbed.pytest_plugin import features
+
 if TYPE_CHECKING:
     from testbed.plan import Plan
 
@@ -78,12 +80,14 @@ _PROBES: Mapping[str, Callable[[], str]] = {
     "browser": _browser,
     "kind": _kind,
     "apiserver": _apiserver,
+    "vm": features.machine,
+    **features.PROBES,
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
 # graphviz: pictures; browser: for tests of pages; kind: docker, kind, and the image of its nodes; apiserver: the API
-# server of Kubernetes and its store, as programs.
-CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser", "kind", "apiserver")
+# server of Kubernetes and its store, as programs; vm: what `testbed vm` needs; and single features of the kernel.
+CAPABILITIES = ("netns", "programs", "kernel", *(name for name in _PROBES if name != "netns"))
 
 
 def missing_programs(plan: Plan) -> str:

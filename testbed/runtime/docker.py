@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.errors import DeployError, NoSuchLabError, NoSuchNodeError, TestbedError, UnsupportedError
 from testbed.events import Observer
+from testbed.patience import stretched
 from testbed.plan import Node, Process
 from testbed.runtime import appliance, engine, image
 from testbed.runtime.base import NodeState
@@ -37,6 +38,7 @@ CREATING = "creating"  # a file in the lab's folder: the containers that were as
 START = 20.0  # seconds a container has until its supervisor answers
 ANSWER = 30.0  # seconds a supervisor has to answer: a container may be paused at any time
 LAST = 30.0  # seconds the engine has to end a lab
+NOTICE = 3.0  # seconds the engine has to notice that a container has ended
 PARALLEL = 8
 CONFLICT = 409
 # What it takes to make pods and VRFs (mounts, namespaces, devices) and to run daemons; not what would reach the host's
@@ -69,7 +71,7 @@ class DockerRuntime(Supervised):
 
         where = engine.home(self.lab)
         engine.ask(where, "/containers/json?limit=1")  # it says better what is wrong
-        return docker.DockerClient(base_url=where, timeout=120)
+        return docker.DockerClient(base_url=where, timeout=int(stretched(120)))
 
     # --- the lab --------------------------------------------------------------------------------------------------
 
@@ -290,13 +292,24 @@ class DockerRuntime(Supervised):
             return self._supervisors[node]
 
     def _process(self, node: str, container: str) -> int:
-        """The first process of a container, as this machine numbers it."""
+        """The first process of a container, as this machine numbers it.
+
+        A container may end while it is looked at, and the engine takes a moment to hear of it: only one that goes on
+        with a process that is not here is on another machine.
+        """
         where = engine.home(self.lab)
         pid = engine.process(where, container)
+
+        def settled() -> bool:
+            nonlocal pid
+            if pid and not Path(f"/proc/{pid}").exists():
+                pid = engine.process(where, container)
+            return not pid or Path(f"/proc/{pid}").exists()
+
+        if not until(settled, Deadline(NOTICE)):
+            raise UnsupportedError(f"the Docker engine at {where} runs its containers on another machine")
         if not pid:
             raise NoSuchNodeError(f"node {node} does not run")
-        if not Path(f"/proc/{pid}").exists():
-            raise UnsupportedError(f"the Docker engine at {where} runs its containers on another machine")
         return pid
 
     def _supervisor(self, node: str) -> tuple[int, Supervisor]:

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import quote
 
 from testbed.errors import UnsupportedError
+from testbed.patience import stretched
 from testbed.runtime.supervised import STATE
 
 LAB, NODE = "testbed.lab", "testbed.node"  # labels of a container
@@ -84,7 +85,7 @@ def ask(where: str, path: str) -> Any:
 def _get(path: str, target: str) -> tuple[int, bytes]:
     """Status and body. In HTTP/1.0 an answer ends with its connection and comes in one piece (RFC 1945)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-        channel.settimeout(PATIENCE)
+        channel.settimeout(stretched(PATIENCE))
         channel.connect(path)
         channel.sendall(f"GET {target} HTTP/1.0\r\nHost: docker\r\n\r\n".encode())
         answer = bytearray()
