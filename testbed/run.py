@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
+from testbed.bound import sockets_bound_to
 from testbed.errors import CommandError, UnsupportedError
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
@@ -28,7 +29,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """Open descriptors of a node's namespaces (namespaces(7)), and its name for messages."""
+    """Open descriptors of a node's namespaces (namespaces(7)), and its name for messages.
+
+    Args:
+        device: of a VRF, to which a program's sockets of IP are bound; empty for none.
+    """
 
     node: str
     net: int
@@ -36,6 +41,7 @@ class Namespaces:
     uts: int
     ipc: int
     pid: int
+    device: str = ""
 
 
 def _checked(result: int, what: str) -> None:
@@ -118,16 +124,18 @@ def run(
     """
 
     def work() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - argument list, never a shell
-            list(argv),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=dict(ENVIRONMENT if env is None else env),
-            timeout=timeout,
-            check=False,
-        )
+        with sockets_bound_to(namespaces.device if namespaces else "") as before_exec:
+            return subprocess.run(  # noqa: S603 - argument list, never a shell
+                list(argv),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=dict(ENVIRONMENT if env is None else env),
+                timeout=timeout,
+                check=False,
+                preexec_fn=before_exec,
+            )
 
     where = namespaces.node if namespaces else ""
     try:
@@ -168,7 +176,10 @@ def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mappi
 
     def work() -> int:
         environment = dict(ENVIRONMENT | terminal if env is None else env)
-        with subprocess.Popen(list(argv), env=environment) as process:  # noqa: S603 - argument list, never a shell
+        with (
+            sockets_bound_to(namespaces.device if namespaces else "") as before_exec,
+            subprocess.Popen(list(argv), env=environment, preexec_fn=before_exec) as process,  # noqa: S603 - no shell
+        ):
             return process.wait()
 
     try:

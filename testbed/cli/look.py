@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, RunningLab, need_root, running_session
+from testbed.cli.options import (
+    DEFAULT_LAB,
+    JsonOption,
+    LabFile,
+    NameOption,
+    RunningLab,
+    VrfDriverOption,
+    need_root,
+    running_session,
+)
 from testbed.cli.terminal import show, show_json, show_lines
 
 
@@ -39,6 +48,7 @@ def plan(
     lab: LabFile = DEFAULT_LAB,
     name: NameOption = "",
     node: Annotated[str, typer.Option(help="Only this node or pod, with the contents of its files.")] = "",
+    vrf_driver: VrfDriverOption = "",
     json: JsonOption = False,
 ) -> None:
     """Print all that a lab makes exist.
@@ -49,7 +59,7 @@ def plan(
     from testbed.plan.store import to_json
     from testbed.session import compiled, planned_node
 
-    found = compiled(lab, name)
+    found = compiled(lab, name, vrf_driver)
     one = planned_node(found, node) if node else None
     if json:
         import dataclasses
@@ -61,7 +71,7 @@ def plan(
     show_lines(node_lines(found, one) if one else plan_lines(found))
 
 
-def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
+def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "", vrf_driver: VrfDriverOption = "") -> None:
     """Print what `testbed up` would change in a running lab.
 
     Ends with 1 when there is a difference, else with 0.
@@ -69,7 +79,7 @@ def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
     from testbed.report.plan import diff_lines
     from testbed.session import Session, compiled
 
-    new = compiled(lab, name)
+    new = compiled(lab, name, vrf_driver)
     need_root()
     with Session(new.name) as session:
         old, change = session.stored(), session.diff(new)

@@ -209,6 +209,14 @@ class Nat(Located):
     vrf: VrfName | None = None
 
 
+class Leak(Located):
+    """Routes that one of a router's VRFs has from another: just these prefixes, and only this way."""
+
+    source: VrfName = Field(alias="from")
+    to: VrfName
+    prefixes: tuple[Prefix, ...] = Field(min_length=1)
+
+
 class _Node(Located):
     sysctls: dict[str, str | int] = Field(default_factory=dict, description="net.* settings of the node")
 
@@ -220,6 +228,7 @@ class Router(_Node):
     bgp: RouterBgp | None = None
     routes: tuple[StaticRoute, ...] = ()
     nat: tuple[Nat, ...] = ()
+    leaks: tuple[Leak, ...] = Field(default=(), description="routes handed from VRF to VRF; needs VRF devices and bgp")
 
 
 class Host(_Node):
@@ -414,6 +423,9 @@ class Lab(Located):
     addressing: Addressing = Addressing()
     bgp: BgpDefaults = BgpDefaults()
     vrfs: tuple[VrfName, ...] = ()
+    vrf_driver: Literal["auto", "netns", "device"] = Field(
+        default="auto", description="what VRFs are: network namespaces, or kernel VRF devices; auto: by the kernel"
+    )
     nodes: dict[HostName, Node] = Field(min_length=1)
     links: tuple[Link, ...] = ()
     images: tuple[Image, ...] = Field(default=(), description="more entries for the image catalogue")

@@ -10,7 +10,7 @@ from difflib import unified_diff
 from testbed.plan import MAIN_TABLE, Link, Node, Plan, Route, SecretRef
 
 # What a set of namespaces cannot change while it lives.
-IDENTITY = ("kind", "parent", "hostname", "vrfs")
+IDENTITY = ("kind", "parent", "hostname")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,11 @@ class NodeChange:
 
     @property
     def recreated(self) -> bool:
-        """Whether it must be made anew."""
-        return any(getattr(self.old, name) != getattr(self.new, name) for name in IDENTITY)
+        """Whether it must be made anew. VRFs come and go while it lives; what they are made of does not change."""
+        moved = any(getattr(self.old, name) != getattr(self.new, name) for name in IDENTITY)
+        drivers = {"netns" for node in (self.old, self.new) if node.vrf_namespaces}
+        drivers |= {"device" for node in (self.old, self.new) if node.vrf_devices}
+        return moved or len(drivers) > 1
 
     @property
     def fields(self) -> tuple[str, ...]:

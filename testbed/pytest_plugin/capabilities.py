@@ -70,6 +70,14 @@ def _apiserver() -> str:
     return f"not in PATH: {', '.join(absent)}" if absent else ""
 
 
+@functools.cache
+def _vrf() -> str:
+    from testbed.runtime import kernel
+
+    answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
+    return "" if answer.works else f"VRF devices: {answer.detail}"
+
+
 # What can be found missing before any lab is known, by name; "" means that it is there.
 _PROBES: Mapping[str, Callable[[], str]] = {
     "netns": _netns,
@@ -78,12 +86,13 @@ _PROBES: Mapping[str, Callable[[], str]] = {
     "browser": _browser,
     "kind": _kind,
     "apiserver": _apiserver,
+    "vrf": _vrf,
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
 # graphviz: pictures; browser: for tests of pages; kind: docker, kind, and the image of its nodes; apiserver: the API
-# server of Kubernetes and its store, as programs.
-CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser", "kind", "apiserver")
+# server of Kubernetes and its store, as programs; vrf: VRF devices.
+CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser", "kind", "apiserver", "vrf")
 
 
 def missing_programs(plan: Plan) -> str:

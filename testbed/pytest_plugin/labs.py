@@ -27,7 +27,7 @@ from testbed.probe.result import Answer, Verdict
 from testbed.pytest_plugin import FILE
 from testbed.pytest_plugin.capabilities import missing_programs, not_run, require
 from testbed.runtime.base import NodeState
-from testbed.session import Session
+from testbed.session import Session, vrf_driver_of
 
 if TYPE_CHECKING:
     from testbed.report.page import LabSection
@@ -140,7 +140,8 @@ class LiveLab:
         if flow is None:
             raise InputError(Problem(problem.message, hint=problem.hint) for problem in problems)
         model = self.source.lab.model_copy(update={"flows": (flow,)})
-        return compile_lab(model, self.source.manifests, self.source.images, self.name).flows[0]
+        driver = self.plan.vrf_driver
+        return compile_lab(model, self.source.manifests, self.source.images, self.name, driver).flows[0]
 
 
 QUESTION = ("source", "to", "protocol", "port", "family", "host", "path", "user", "command", "query", "timeout")
@@ -148,7 +149,8 @@ QUESTION = ("source", "to", "protocol", "port", "family", "host", "path", "user"
 
 def compiled(source: labs.Loaded, name: str = "") -> Plan:
     """The Plan of a lab. Raises InputError with all that is wrong with it."""
-    return compile_lab(source.lab, source.manifests, source.images, name)
+    driver = vrf_driver_of(source.lab, name or source.lab.name)
+    return compile_lab(source.lab, source.manifests, source.images, name, driver)
 
 
 class Labs:
