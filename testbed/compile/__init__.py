@@ -13,6 +13,7 @@ from testbed.compile.flows import compile_flows
 from testbed.compile.hosts import compile_host
 from testbed.compile.kube import cluster as kube_cluster
 from testbed.compile.kube import cluster_plan, kind_cluster
+from testbed.compile.kube.node_vrfs import node_vrf_problems
 from testbed.compile.lab_checks import lab_problems
 from testbed.compile.node_sessions import add_node_sessions
 from testbed.compile.overlaps import cluster_overlaps, overlap_problems
@@ -86,6 +87,7 @@ def _topology(lab: Lab, name: str, vrf_driver: plan.VrfDriver) -> Topology:
     problems += [*found, *overlap_problems(lab, topology), *cluster_overlaps(lab, topology)]
     problems += [*bgp.router_id_problems(lab, topology), *leaks.leak_problems(lab, topology)]
     problems += kind_cluster.problems(lab, lab.cluster, name or lab.name) if lab.cluster else []
+    problems += node_vrf_problems(lab, topology)
     _stop([*problems, *flow_problems(lab)])
     return topology
 

@@ -37,7 +37,7 @@ def _node_sessions(topology: Topology, built: Built, node: str) -> Iterator[BgpS
         yield BgpSession(node, None, session.peer, name, "bird", BIRD_SOCKET, session.protocol)
     for speaker in built.metallb_sessions(node):
         name = owners.get(speaker.address, speaker.address)
-        yield BgpSession(node, None, speaker.address, name, "frr", BGPD_SOCKET)
+        yield BgpSession(node, speaker.vrf or None, speaker.address, name, "frr", BGPD_SOCKET)
 
 
 def expected_routes(topology: Topology, routing: Routing, built: Built | None) -> tuple[ExpectedRoute, ...]:

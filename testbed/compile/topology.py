@@ -33,7 +33,8 @@ class End:
     Args:
         interface: the interface that has the addresses: a veth, or the bridge of the router that switches the segment.
         ports: of that bridge, one for each other end in order; empty elsewhere.
-        vrf: the node's routing instance for it; hosts and Kubernetes nodes have only the default one.
+        vrf: the node's routing instance for it. Hosts have only the default one, Kubernetes nodes that and their
+            cluster's `nodeVrfs`.
     """
 
     node: str
@@ -138,6 +139,13 @@ class _Builder:
         self.problems += found
         return not found
 
+    def _vrfs(self, name: str) -> tuple[str, ...]:
+        """The VRFs of the lab that a node has as routing instances, as far as it has links in them."""
+        node, cluster = self.lab.nodes[name], self.lab.cluster
+        if isinstance(node, Router):
+            return self.lab.vrfs
+        return cluster.node_vrfs if cluster and isinstance(node, KubernetesNode) else ()
+
     # --- interfaces -------------------------------------------------------------------------------------------------
 
     def _claim(self, link: Link, end: LinkEnd, index: int) -> None:
@@ -147,7 +155,7 @@ class _Builder:
         if end.interface in self.ports[end.node]:
             position = link.origin.at("endpoints", index, "interface")
             self._problem(f"{end.node} has two interfaces {end.interface}", position)
-        if end.interface in self.lab.vrfs and isinstance(self.lab.nodes[end.node], Router):
+        if end.interface in self._vrfs(end.node):
             position = link.origin.at("endpoints", index, "interface")
             self._problem(f"{end.node}: the interface {end.interface} has the name of a VRF", position, "rename it")
         self.ports[end.node].add(end.interface)
@@ -170,7 +178,7 @@ class _Builder:
         switch = len(link.ends) > 2 and index == 0
         ports = tuple(self._name(end.node, "eth") for _ in link.ends[1:]) if switch else ()
         interface = end.interface or self._name(end.node, "br" if switch else "eth")
-        own_vrf = vrf if isinstance(self.lab.nodes[end.node], Router) else None
+        own_vrf = vrf if vrf in self._vrfs(end.node) else None
         return End(end.node, interface, own_vrf, self._addresses(link, networks, index), ports)
 
     # --- addresses --------------------------------------------------------------------------------------------------

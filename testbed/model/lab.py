@@ -266,8 +266,8 @@ class Link(Located):
     """A cable between two nodes, or, with more ends, an Ethernet segment that its first end, a router, switches.
 
     With `vrfs` it stands for one link per VRF. On routers the link belongs to its VRF; hosts and Kubernetes nodes have
-    all their links in their one routing instance. A link that states a subnet has no other; one that states none has
-    those of the pool.
+    all their links in their one routing instance, but for the cluster's `nodeVrfs`. A link that states a subnet has no
+    other; one that states none has those of the pool.
     """
 
     endpoints: tuple[HostName | LinkEnd, ...] = Field(min_length=2)
@@ -336,6 +336,9 @@ class Cluster(Located):
     manifests: tuple[str, ...] = Field(default=(), description="files and folders, relative to the lab file")
     default_route: VrfName | None = Field(default=None, description="the VRF the nodes' default route leads into")
     routes: tuple[ClusterRoute, ...] = ()
+    node_vrfs: tuple[VrfName, ...] = Field(
+        default=(), description="VRFs of the lab that the nodes have as VRF devices of their own"
+    )
     return_path: Literal["none", "connmark"] = Field(
         default="none", description="how a reply finds the VRF its request came in by"
     )

@@ -121,7 +121,7 @@ class Networks:
             network.netlink.apply([*raise_links(network), *addresses(network)])
         for network in self.all():
             network.netlink.apply([*routes(network), *rules(network)])
-            if network.vrf is None and network.node.vrf_devices:  # its own rule for the local table comes later
+            if network.vrf is None and _moves_local_table(network.node):
                 network.netlink.apply(netlink.first_local_rules(wanted=False))
 
     def _create_links(self, links: Sequence[Link]) -> None:
@@ -190,6 +190,11 @@ def scratch_netlink() -> netlink.Netlink:
 
 def _has_sysctl(node: Node, prefix: str) -> bool:
     return any(key.startswith(prefix) for key, _ in node.sysctls)
+
+
+def _moves_local_table(node: Node) -> bool:
+    """Whether a node has a rule for the local table of its own, in the place of the one that every namespace has."""
+    return any(rule.table == netlink.LOCAL_TABLE and rule.vrf is None for rule in node.rules)
 
 
 def load_connection_tracking(descriptor: int) -> None:
@@ -280,7 +285,7 @@ def retract(old: Network, new: Node) -> None:
         old: the namespace, opened with the node as it was planned before; `indexes` as they are now.
     """
     messages: list[netlink.Message] = []
-    if old.vrf is None and old.node.vrf_devices and not new.vrf_devices:
+    if old.vrf is None and _moves_local_table(old.node) and not _moves_local_table(new):
         messages += netlink.first_local_rules(wanted=True)
     messages += [netlink.delete_rule(rule) for rule in old.node.rules if old.holds(rule.vrf) and rule not in new.rules]
     for route in old.node.routes:

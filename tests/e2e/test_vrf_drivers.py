@@ -6,6 +6,7 @@ The tests with VRF devices are reported as not run where the kernel has none.
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -335,3 +336,36 @@ def test_vrf_devices_in_containers(tmp_path):
             assert session.status().problems == ()
         finally:
             session.down()
+
+
+# --- nodes of a cluster -----------------------------------------------------------------------------------------------
+
+
+@NEEDS_VRF
+def test_a_service_is_reached_and_answers_through_a_vrf_of_the_nodes(tmp_path):
+    """labs/edge, its nodes' links into sbi in a VRF device, where MetalLB's sessions are; the same flows."""
+    folder = tmp_path / "edge"
+    shutil.copytree(EDGE, folder)
+    replace(folder / "lab.yaml", "  defaultRoute: mgmt\n", "  defaultRoute: mgmt\n  nodeVrfs: [sbi]\n", 1)
+    replace(folder / "manifests" / "metallb.yaml", "  myASN: 64513\n", "  vrf: sbi\n  myASN: 64513\n", 2)
+    plan = compiled(str(folder), own_name("node-vrfs"), "device")
+    with Session(plan.name) as session:
+        try:
+            session.up(plan, timeout=LONG)
+            assert session.status().problems == ()
+            own = [entry for entry in plan.sessions if entry.node == "n1" and entry.vrf == "sbi"]
+            assert [entry.daemon for entry in own] == ["frr"], "MetalLB's session is in the VRF"
+            enslaved = json.loads(session.runtime.run("n1", None, ("ip", "-j", "link", "show", "vrf", "sbi")))
+            assert [entry["ifname"] for entry in enslaved] == ["eth1"]
+            assert_flows(session)
+            # Whatever the default instance knows of the client, the answer goes by the VRF.
+            session.runtime.run("n1", None, ("ip", "route", "replace", "blackhole", "10.20.20.20/32"))
+            assert_flows(session, ["ssh-from-amf"])
+        finally:
+            session.down()
+
+
+def replace(path: Path, old: str, new: str, times: int) -> None:
+    text = path.read_text()
+    assert text.count(old) == times
+    path.write_text(text.replace(old, new))
