@@ -45,7 +45,7 @@ def compile_lab(
     built = kube_cluster.build(lab, lab.cluster, topology, manifests, images) if lab.cluster else None
     routing = bgp.link_sessions(lab, topology)
     problems = add_node_sessions(lab, topology, routing, built) if built else []
-    leaks.add_instances(lab, routing)
+    leaks.add_instances(lab, topology, routing)
     bgp.add_router_speakers(lab, topology, routing)
     problems += leaks.add_leaked(lab, routing)
     nodes, found = _nodes(lab, topology, routing, built, images)

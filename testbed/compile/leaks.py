@@ -64,10 +64,17 @@ def imports(node: Router) -> list[Import]:
     return [Import(*key, tuple(prefixes)) for key, prefixes in found.items()]
 
 
-def add_instances(lab: Lab, routing: Routing) -> None:
-    """Make BGP instances of the VRFs that leak or are leaked to, and of the default one, which FRR wants for it."""
+def add_instances(lab: Lab, topology: Topology, routing: Routing) -> None:
+    """Make BGP instances of the VRFs that leak or are leaked to, and of the default one.
+
+    FRR wants the default instance for leaks, and refuses to let it go with the last of them ("Dependent VRF instances
+    exist"); so all routers of a lab with VRF devices have it.
+    """
+    for name, node in lab.nodes.items():
+        if isinstance(node, Router) and node.bgp and topology.vrf_tables:
+            routing.neighbours.setdefault((name, None), [])
     for name, _, _, leak in leaking(lab):
-        for vrf in (None, leak.source, leak.to):
+        for vrf in (leak.source, leak.to):
             routing.neighbours.setdefault((name, vrf), [])
 
 

@@ -94,7 +94,7 @@ def test_no_zones_where_no_connection_is_tracked() -> None:
 def test_frr_has_the_same_configuration_and_no_option_for_namespaces() -> None:
     for name in ("r1", "r2"):
         device, namespaces = compiled(ROUTER).node(name), compiled(ROUTER, "netns").node(name)
-        assert device.files == namespaces.files
+        assert device.files == namespaces.files, "both speak BGP in the default instance, too"
         assert "-n" in namespaces.processes[0].argv
         assert "-n" not in device.processes[0].argv
         assert device.processes[1:] == namespaces.processes[1:]
