@@ -5,6 +5,7 @@ The tests with VRF devices are reported as not run where the kernel has none.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 import socket
@@ -13,9 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from conftest import EDGE, assert_flows, own_name, pids, running
+from conftest import EDGE, assert_flows, own_name, pids
 from e2e_traffic import stream
 
+from testbed.plan import Plan
 from testbed.probe.result import Verdict
 from testbed.session import Session, compiled
 from testbed.wait import Deadline, until
@@ -66,6 +68,17 @@ BLUE_FLOWS = """\
 def without_blue(text: str) -> str:
     lines = [line for line in text.splitlines() if "blue1" not in line and "blue2" not in line]
     return "\n".join(line for line in lines if "vrf: blue" not in line).replace("[red, blue]", "[red]") + "\n"
+
+
+@contextlib.contextmanager
+def up(plan: Plan, runtime: str = "") -> Iterator[Session]:
+    """The lab of a Plan, up for the length of the block."""
+    with Session(plan.name, runtime) as session:
+        try:
+            session.up(plan, timeout=LONG)
+            yield session
+        finally:
+            session.down()
 
 
 class TwoVrfs:
@@ -209,9 +222,7 @@ def test_labs_edge_has_the_same_verdicts_with_both_drivers():
         cells = {}
         for driver in ("netns", "device"):
             plan = compiled(EDGE, own_name(driver), driver)
-            session = stack.enter_context(Session(plan.name))
-            stack.callback(session.down)
-            session.up(plan, timeout=LONG)
+            session = stack.enter_context(up(plan))
             verdicts = session.test()
             cells[driver] = {verdict.flow.name: cell(verdict) for verdict in verdicts}
             wrong = [f"{driver}: {verdict.flow.name}: {reason}" for verdict in verdicts for reason in verdict.reasons]
@@ -307,7 +318,7 @@ flows:
 def test_only_what_is_leaked_crosses(tmp_path):
     path = tmp_path / "lab.yaml"
     path.write_text(LEAKS)
-    with running(compiled(str(path), own_name("leaks"), "device")) as session:
+    with up(compiled(str(path), own_name("leaks"), "device")) as session:
         assert_flows(session)
         assert session.status().problems == ()
         # Without its leak the way back is gone; the rest of both VRFs is as before.
@@ -328,14 +339,9 @@ def test_only_what_is_leaked_crosses(tmp_path):
 def test_vrf_devices_in_containers(tmp_path):
     path = tmp_path / "lab.yaml"
     path.write_text(TWO_VRFS + BLUE_FLOWS)
-    plan = compiled(str(path), own_name("vrf-docker"), "device")
-    with Session(plan.name, "docker") as session:
-        try:
-            session.up(plan, timeout=LONG)
-            assert_flows(session)
-            assert session.status().problems == ()
-        finally:
-            session.down()
+    with up(compiled(str(path), own_name("vrf-docker"), "device"), "docker") as session:
+        assert_flows(session)
+        assert session.status().problems == ()
 
 
 # --- nodes of a cluster -----------------------------------------------------------------------------------------------
@@ -349,20 +355,16 @@ def test_a_service_is_reached_and_answers_through_a_vrf_of_the_nodes(tmp_path):
     replace(folder / "lab.yaml", "  defaultRoute: mgmt\n", "  defaultRoute: mgmt\n  nodeVrfs: [sbi]\n", 1)
     replace(folder / "manifests" / "metallb.yaml", "  myASN: 64513\n", "  vrf: sbi\n  myASN: 64513\n", 2)
     plan = compiled(str(folder), own_name("node-vrfs"), "device")
-    with Session(plan.name) as session:
-        try:
-            session.up(plan, timeout=LONG)
-            assert session.status().problems == ()
-            own = [entry for entry in plan.sessions if entry.node == "n1" and entry.vrf == "sbi"]
-            assert [entry.daemon for entry in own] == ["frr"], "MetalLB's session is in the VRF"
-            enslaved = json.loads(session.runtime.run("n1", None, ("ip", "-j", "link", "show", "vrf", "sbi")))
-            assert [entry["ifname"] for entry in enslaved] == ["eth1"]
-            assert_flows(session)
-            # Whatever the default instance knows of the client, the answer goes by the VRF.
-            session.runtime.run("n1", None, ("ip", "route", "replace", "blackhole", "10.20.20.20/32"))
-            assert_flows(session, ["ssh-from-amf"])
-        finally:
-            session.down()
+    with up(plan) as session:
+        assert session.status().problems == ()
+        own = [entry for entry in plan.sessions if entry.node == "n1" and entry.vrf == "sbi"]
+        assert [entry.daemon for entry in own] == ["frr"], "MetalLB's session is in the VRF"
+        enslaved = json.loads(session.runtime.run("n1", None, ("ip", "-j", "link", "show", "vrf", "sbi")))
+        assert [entry["ifname"] for entry in enslaved] == ["eth1"]
+        assert_flows(session)
+        # Whatever the default instance knows of the client, the answer goes by the VRF.
+        session.runtime.run("n1", None, ("ip", "route", "replace", "blackhole", "10.20.20.20/32"))
+        assert_flows(session, ["ssh-from-amf"])
 
 
 def replace(path: Path, old: str, new: str, times: int) -> None:
