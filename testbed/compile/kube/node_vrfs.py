@@ -30,9 +30,8 @@ def node_vrf_problems(lab: Lab, topology: Topology) -> Iterator[Problem]:
         return
     place = cluster.origin.at("nodeVrfs")
     if cluster.provider != "embedded":
-        message = (
-            f"nodeVrfs is not supported with provider {cluster.provider}: its nodes' network is not the lab's to wire"
-        )
+        message = f"nodeVrfs is not supported with provider {cluster.provider}: its nodes' network"
+        message += " is not the lab's to wire"
         yield Problem(message, place, "use provider: embedded")
     if not topology.vrf_tables:
         message = "nodeVrfs needs VRF devices: pods and VRFs share the nodes' network namespace (VRF driver netns)"

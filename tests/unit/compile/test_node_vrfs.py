@@ -142,6 +142,11 @@ def test_namespaces_cannot_do_it() -> None:
     assert message == "nodeVrfs needs VRF devices: pods and VRFs share the nodes' network namespace (VRF driver netns)"
 
 
+def test_nodes_of_kind_are_not_the_labs_to_wire() -> None:
+    [message, *_] = refused(LAB.replace("name: k8s,", "name: k8s, provider: kind,"))
+    assert message == "nodeVrfs is not supported with provider kind: its nodes' network is not the lab's to wire"
+
+
 def test_sessions_in_another_instance_than_their_link() -> None:
     assert refused(LAB.replace(", nodeVrfs: [sbi]", "")) == [
         "MetalLB's BGPPeer r1: n1 has no VRF 'sbi' (the cluster's nodeVrfs name those of its nodes)"
