@@ -91,7 +91,7 @@ class _Apply:
             before = self.runtime.state()
             self._remove(before)
             missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
-            self.runtime.create(missing, self.contents)
+            self.runtime.create(missing, self.contents, self.plan)
         self.new = {node.name for node in missing}
         changed = {entry.new.name: entry.old for entry in self.change.changed if entry.new.name not in self.new}
         reloads = self._rewrite(changed)

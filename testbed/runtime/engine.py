@@ -19,6 +19,8 @@ from testbed.errors import UnsupportedError
 from testbed.runtime.supervised import STATE
 
 LAB, NODE = "testbed.lab", "testbed.node"  # labels of a container
+RUNTIME = "testbed.runtime"  # a label: the runtime that made it
+KIND = "runtime"  # a file in a lab's folder: the same
 HOME = "engine"  # a file in a lab's folder: the address of the engine that it is on
 DEFAULT = "unix:///var/run/docker.sock"
 SCHEME = "unix://"
@@ -115,13 +117,16 @@ def process(where: str, container: str) -> int:
     return int(found["State"]["Pid"]) if found else 0
 
 
-def has(lab: str) -> bool:
-    """Whether a lab is, or was begun to be made, on a Docker engine."""
-    if (STATE / lab / HOME).exists():
-        return True
+def runtime(lab: str) -> str:
+    """The runtime of a lab that is, or was begun to be made, on a Docker engine; empty when there is no such lab."""
+    try:
+        return (STATE / lab / KIND).read_text()
+    except OSError:
+        pass
     with contextlib.suppress(UnsupportedError):
-        return bool(of_lab(lab))
-    return False
+        for container in of_lab(lab).values():
+            return container.labels.get(RUNTIME, "docker")
+    return ""
 
 
 def labs() -> list[str]:
