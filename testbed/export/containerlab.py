@@ -7,22 +7,26 @@ the file strictly: a key that is not in them is an error.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import yaml
 
-from testbed.plan import Endpoint, Link, Plan
+from testbed.errors import InputError, Problem
+from testbed.export.commands import commands
+from testbed.plan import Endpoint, Link, Node, Plan, SecretRef
 
 PREFIX = "clab"  # containerlab's own default: containers are called clab-LAB-NODE
 KIND = "linux"
 MTU = 1500  # bytes, the kernel's for a veth; containerlab's would be 9500
+IMAGE = "testbed/node:latest"  # that of `testbed image build`; a topology to take away names it
+RULESETS = "/etc/testbed"  # in a container: the texts of rulesets
 
 
 @dataclass(frozen=True, slots=True)
 class Container:
-    """A node of kind `linux` that is on no network but its links.
+    """A node that is on no network but its links.
 
     Args:
         argv: what it runs. binds: "HOST:CONTAINER[:ro]". tmpfs: path → mount options.
@@ -41,6 +45,7 @@ class Container:
 
 
 def container_name(lab: str, node: str) -> str:
+    """What containerlab calls the container of a node."""
     return f"{PREFIX}-{lab}-{node}"
 
 
@@ -50,22 +55,7 @@ def topology(lab: str, containers: Mapping[str, Container], links: Sequence[Link
     Args:
         plan: where the interfaces of the links are.
     """
-    sizes = {
-        Endpoint(node.name, interface.name): interface.mtu or MTU
-        for node in plan.nodes
-        for interface in node.interfaces
-    }
-    return _text(
-        {
-            "name": lab,
-            # No node is on the management network, so there is none (since 0.76).
-            "mgmt": {"skip-when-unused": True},
-            "topology": {
-                **_nodes({name: _node(container) for name, container in containers.items()}),
-                "links": [_link(link, min(sizes[link.a], sizes[link.b])) for link in links],
-            },
-        }
-    )
+    return _document(lab, {name: _container(entry) for name, entry in containers.items()}, links, plan)
 
 
 def links_between(plan: Plan) -> list[Link]:
@@ -78,6 +68,84 @@ def interface_sysctls(sysctls: Sequence[tuple[str, str]]) -> dict[str, str]:
     """Those that every interface begins with: they must be set before containerlab makes links."""
     chosen = [(key, value) for key, value in sysctls if "/default/" in key or "/all/" in key]
     return {key.replace("/", "."): value for key, value in chosen}
+
+
+# --- a topology to take away ------------------------------------------------------------------------------------------
+
+
+def render(plan: Plan) -> dict[str, str]:
+    """A folder with which containerlab alone runs the lab: relative path → text.
+
+    The topology file makes containers of the image testbed/node and their links, mounts the nodes' files, and runs what
+    sets addresses and routes and starts the programs. Owners and modes of files are those they have in the folder.
+
+    Raises:
+        InputError: naming each node and what of it cannot be exported.
+    """
+    if problems := [problem for node in plan.nodes for problem in _problems(node)]:
+        raise InputError(problems)
+    files = {f"{plan.name}.clab.yml": _portable(plan)}
+    for node in plan.nodes:
+        files |= {path: text for path, _, text in _files(node)}
+    return files
+
+
+def _problems(node: Node) -> Iterator[Problem]:
+    if node.kind in ("kubernetes", "pod"):
+        if not node.parent:
+            yield Problem(f"node {node.name}: a Kubernetes node is not exported, nor are its pods")
+        return
+    if node.vrfs:
+        names = ", ".join(node.vrfs)
+        yield Problem(f"node {node.name}: its VRFs ({names}) are namespaces inside a node, which are not exported")
+    for file in node.files:
+        if isinstance(file.content, SecretRef):
+            yield Problem(f"node {node.name}: {file.path} is a secret of the running lab, which is not exported")
+
+
+def _files(node: Node) -> list[tuple[str, str, str]]:
+    """(path in the folder, path in the container, text) of a node's files and rulesets."""
+    texts = [(file.path, str(file.content)) for file in node.files]
+    texts += [(_ruleset(number), entry.text) for number, entry in enumerate(node.rulesets)]
+    return [(f"{node.name}{path}", path, text) for path, text in texts]
+
+
+def _ruleset(number: int) -> str:
+    return f"{RULESETS}/ruleset-{number}"
+
+
+def _portable(plan: Plan) -> str:
+    return _document(plan.name, {node.name: _portable_node(node) for node in plan.nodes}, plan.links, plan)
+
+
+def _portable_node(node: Node) -> dict[str, Any]:
+    own = {interface.name for interface in node.interfaces}
+    rulesets = [_ruleset(number) for number in range(len(node.rulesets))]
+    return {
+        "image": IMAGE,
+        "hostname": node.hostname or node.name,
+        "cmd": "sleep infinity",
+        "network-mode": "none",
+        "restart-policy": "no",
+        "sysctls": {key.replace("/", "."): value for key, value in node.sysctls if not own & set(key.split("/"))},
+        "binds": [f"{outside}:{inside}:ro" for outside, inside, _ in _files(node)],
+        "exec": [shlex.join(argv) for argv in commands(node, rulesets)],
+    }
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def _document(lab: str, nodes: Mapping[str, Mapping[str, Any]], links: Sequence[Link], plan: Plan) -> str:
+    sizes = {Endpoint(node.name, entry.name): entry.mtu or MTU for node in plan.nodes for entry in node.interfaces}
+    document = {
+        "name": lab,
+        "mgmt": {"skip-when-unused": True},  # no node is on the management network (since 0.76)
+        "topology": {**_nodes(nodes), "links": [_link(link, min(sizes[link.a], sizes[link.b])) for link in links]},
+    }
+    text = yaml.safe_dump(document, sort_keys=False, width=1 << 20)
+    # containerlab takes the file for a template first (text/template), and then expands variables.
+    return text.replace("{{", '{{"{{"}}').replace("$", "$$")
 
 
 def _nodes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -93,10 +161,10 @@ def _nodes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _node(container: Container) -> dict[str, Any]:
+def _container(container: Container) -> dict[str, Any]:
     return {
         "image": container.image,
-        "image-pull-policy": "never",
+        "image-pull-policy": "Never",
         "hostname": container.hostname,
         "cmd": shlex.join(container.argv),
         "network-mode": "none",
@@ -112,9 +180,4 @@ def _node(container: Container) -> dict[str, Any]:
 
 
 def _link(link: Link, mtu: int) -> dict[str, Any]:
-    ends = [f"{end.node}:{end.interface}" for end in (link.a, link.b)]
-    return {"endpoints": ends, "mtu": mtu}
-
-
-def _text(document: Mapping[str, Any]) -> str:
-    return yaml.safe_dump(dict(document), sort_keys=False, width=1 << 20)
+    return {"endpoints": [f"{end.node}:{end.interface}" for end in (link.a, link.b)], "mtu": mtu}

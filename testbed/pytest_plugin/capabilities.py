@@ -41,6 +41,13 @@ def _docker() -> str:
     return "" if engine.answers(where) else f"no Docker engine answers at {where} (DOCKER_HOST)"
 
 
+@functools.cache
+def _containerlab() -> str:
+    from testbed.runtime import clab
+
+    return clab.missing() or _docker()
+
+
 def _browser() -> str:
     return "" if os.access(CHROMIUM, os.X_OK) else f"no {CHROMIUM} (Debian: chromium)"
 
@@ -55,13 +62,14 @@ def _graphviz() -> str:
 _PROBES: Mapping[str, Callable[[], str]] = {
     "netns": _netns,
     "docker": _docker,
+    "containerlab": _containerlab,
     "graphviz": _graphviz,
     "browser": _browser,
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
-# graphviz: pictures; browser: for tests of pages.
-CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser")
+# containerlab: the program, on a kernel that it runs on, and an engine; graphviz: pictures; browser: for tests of pages.
+CAPABILITIES = ("netns", "programs", "kernel", "docker", "containerlab", "graphviz", "browser")
 
 
 def missing_programs(plan: Plan) -> str:

@@ -99,14 +99,21 @@ def _new_enough(text: str) -> bool:
 
 
 def inspect(lab: str, engine: str) -> list[Container]:
-    """The containers of a lab, by name; none when there is no such lab. `engine`: address of its Docker engine."""
+    """The containers of a lab, by name.
+
+    Args:
+        engine: address of the Docker engine.
+
+    Raises:
+        CommandError: there is no such lab.
+    """
     arguments = ("inspect", "--name", lab, "--format", "json")
     return _containers(_json([PROGRAM, *arguments], _ask(*arguments, engine=engine)))
 
 
-def validate(topology: Path) -> None:
+def validate(topology: Path, engine: str) -> None:
     """Have containerlab read a topology file. Raises CommandError with what is wrong with it."""
-    _ask("validate", "--topo", str(topology))
+    _ask("validate", "--topo", str(topology), engine=engine)
 
 
 def _ask(*arguments: str, engine: str = "") -> str:

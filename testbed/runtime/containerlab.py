@@ -82,11 +82,11 @@ class ContainerlabRuntime(Containers):
                 self._start(container)
         self._disown(plan)
         try:
-            self._write_topology(plan, new)
+            self.write_topology(plan, new)
             with clab.alone() as held:
                 clab.deploy(self.topology, engine.home(self.lab), held)
         finally:
-            self._write_topology(plan, links)
+            self.write_topology(plan, links)
 
     def _refuse_others(self) -> None:
         """Raise DeployError when a lab of that name is not ours: containerlab would take it for this one."""
@@ -110,7 +110,8 @@ class ContainerlabRuntime(Containers):
                 marked = network.netlink.alternative_names()
                 network.netlink.apply([netlink.delete_names(index, names) for index, names in marked.items()])
 
-    def _write_topology(self, plan: Plan, links: Sequence[Link]) -> None:
+    def write_topology(self, plan: Plan, links: Sequence[Link]) -> None:
+        """Write the topology file: containers for all nodes of a Plan, and these links."""
         containers = {node.name: self._container(node) for node in plan.nodes if not node.parent}
         self.topology.write_text(export.topology(self.lab, containers, links, plan))
 
