@@ -1,8 +1,9 @@
-# make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker
+# make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker|containerlab
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
 # make test-all  the same with every capability required
 # make test-docker  the docker runtime (not finished yet): on the engine that answers, else on one START_DOCKERD starts
+# make test-containerlab  the containerlab runtime: with containerlab on PATH, where it runs (docs/containerlab.md)
 # make bench     benchmarks; see docs/benchmarks.md
 SHELL := /bin/sh
 LAB ?= edge
@@ -21,9 +22,9 @@ PICTURES := graphviz
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
 
-.PHONY: test-docker lab-up lab-down setup setup-dev setup-docker test test-all lint unit e2e e2e-docker bench clean
+.PHONY: test-docker test-containerlab e2e-containerlab lab-up lab-down setup setup-dev setup-docker test test-all lint unit e2e e2e-docker bench clean
 
-lab-up: setup $(if $(filter docker,$(RUNTIME)),setup-docker)
+lab-up: setup $(if $(filter docker containerlab,$(RUNTIME)),setup-docker)
 	@$(BIN)/testbed up $(LAB) $(runtime) $(name)
 
 lab-down: setup
@@ -59,6 +60,10 @@ test-docker: export TESTBED_REQUIRE = netns,docker
 test-docker: setup-dev setup-docker
 	scripts/with-docker $(MAKE) e2e-docker
 
+test-containerlab: export TESTBED_REQUIRE = netns,docker,containerlab
+test-containerlab: setup-dev setup-docker
+	scripts/with-docker $(MAKE) e2e-containerlab
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -69,10 +74,13 @@ unit: setup-dev
 	$(BIN)/pytest -m "not live" tests
 
 e2e: setup-dev
-	$(BIN)/pytest -m "live and not docker" tests
+	$(BIN)/pytest -m "live and not docker and not containerlab" tests
 
 e2e-docker: setup-dev
 	$(BIN)/pytest -m "live and docker" tests
+
+e2e-containerlab: setup-dev
+	$(BIN)/pytest -m "live and containerlab" tests
 
 bench: setup-dev
 	$(BIN)/python -m bench $(BENCH)

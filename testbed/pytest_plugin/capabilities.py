@@ -68,7 +68,8 @@ _PROBES: Mapping[str, Callable[[], str]] = {
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
-# containerlab: the program, on a kernel that it runs on, and an engine; graphviz: pictures; browser: for tests of pages.
+# containerlab: the program, on a kernel that it runs on, and an engine; graphviz: pictures; browser: for tests of
+# pages.
 CAPABILITIES = ("netns", "programs", "kernel", "docker", "containerlab", "graphviz", "browser")
 
 
