@@ -52,7 +52,8 @@ def test_containerlab(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) 
     )
     monkeypatch.setattr(clab, "missing", lambda: "")
     monkeypatch.setattr(clab, "version", lambda: "0.79.0")
-    assert (findings()["containerlab"].works, findings()["containerlab"].detail) == (True, "0.79.0")
+    found = findings()["containerlab"]
+    assert (found.works, found.detail) == (True, "0.79.0")
 
 
 def test_what_is_wrong_says_what_to_do(fake_engine: FakeEngine) -> None:
