@@ -194,8 +194,9 @@ def _apart(kept: Iterable[str]) -> None:
             if path.startswith(tuple(f"{place}/" for place in HIDDEN)):
                 _put_back(path, descriptor)
             os.close(descriptor)
-        shutil.copy(HOSTS, "/tmp/hosts")  # noqa: S108 - its own
-        door.mount("/tmp/hosts", HOSTS, flags=MS_BIND)  # noqa: S108
+        if Path(HOSTS).exists():
+            shutil.copy(HOSTS, "/tmp/hosts")  # noqa: S108 - its own
+            door.mount("/tmp/hosts", HOSTS, flags=MS_BIND)  # noqa: S108
         if Path(SSH).is_dir():
             door.mount("testbed", SSH, "tmpfs", MS_NOSUID, "mode=755")
     except OSError as error:

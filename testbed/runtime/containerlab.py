@@ -50,10 +50,12 @@ class ContainerlabRuntime(Containers):
 
         What is left when it cannot is found by the labels, after this.
         """
-        with clab.alone(lambda: clab.kill(self.topology, Deadline(LAST))) as held:
+        with (
+            clab.alone(lambda: clab.kill(self.topology, Deadline(LAST))) as held,
+            contextlib.suppress(UnsupportedError, CommandError),
+        ):
             if engine.of_lab(self.lab):
-                with contextlib.suppress(UnsupportedError, CommandError):
-                    clab.destroy(self.topology, engine.home(self.lab), held)
+                clab.destroy(self.topology, engine.home(self.lab), held)
 
     def program(self, nodes: Sequence[Node], links: Sequence[Link], *, fresh: bool) -> None:  # noqa: ARG002 - see below
         super().program(nodes, links, fresh=False)  # containerlab has made the links

@@ -261,6 +261,17 @@ def test_what_a_container_is(fake_engine: FakeEngine, deployed: list[str], golde
     golden(folder / "runtime.clab.yml", deployed[0].replace(str(runtime.directory), "{lab's folder}"))
 
 
+def test_an_engine_that_is_gone_keeps_the_folder(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    runtime = ContainerlabRuntime("edge")
+    (state / "edge").mkdir()
+    runtime.topology.touch()
+    (state / "edge" / "engine").write_text("unix:///gone/docker.sock")
+    with pytest.raises(UnsupportedError, match=r"at unix:///gone/docker.sock: .* gone for good, remove .*/edge\)"):
+        runtime.destroy()
+    assert runtime.topology.exists()
+
+
 # --- apart from the host ----------------------------------------------------------------------------------------------
 
 
