@@ -10,7 +10,7 @@ from typing import Any
 
 from testbed import run
 from testbed.errors import CommandError, UnsupportedError
-from testbed.runtime import clab, engine, image
+from testbed.runtime import engine, image
 from testbed.runtime.doctor import Finding
 from testbed.runtime.image_build import MMDEBSTRAP
 
@@ -33,7 +33,7 @@ def examine() -> list[Finding]:
     except UnsupportedError as error:
         advice = f"{error}; start it, or apt install docker.io"
         return [_finding("Docker engine", "--runtime docker", works=False, advice=advice)]
-    return [*_engine(where, facts), _image(state, there), _builder(), *_filters(), _containerlab()]
+    return [*_engine(where, facts), _image(state, there), _builder(), *_filters()]
 
 
 def _finding(name: str, purpose: str, *, works: bool = True, detail: str = "", advice: str = "") -> Finding:
@@ -70,12 +70,6 @@ def _image(state: image.State, there: image.Image | None) -> Finding:
 def _builder() -> Finding:
     there = os.access(MMDEBSTRAP, os.X_OK)
     return _finding("mmdebstrap", "the image without a registry", works=there, advice="apt install mmdebstrap")
-
-
-def _containerlab() -> Finding:
-    reason = clab.missing()
-    detail = "" if reason else clab.version()
-    return _finding("containerlab", "--runtime containerlab", works=not reason, detail=detail, advice=reason)
 
 
 def _filters() -> Iterator[Finding]:

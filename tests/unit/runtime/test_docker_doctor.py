@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from docker_engine import FakeEngine
 
-from testbed.runtime import clab, docker_doctor, image
+from testbed.runtime import docker_doctor, image
 from testbed.runtime.doctor import Finding
 
 INFO = {
@@ -41,19 +41,6 @@ def test_an_engine_that_has_everything(fake_engine: FakeEngine) -> None:
     assert (found[image.NAME].works, found[image.NAME].detail) == (True, "153 MB, from registry")
     assert found["FORWARD policy"].detail in ("accept", "drop")
     assert not any(finding.fatal for finding in found.values())
-
-
-def test_containerlab(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    fake_engine.put("/info", INFO)
-    monkeypatch.setattr(clab, "missing", lambda: "containerlab is not on PATH")
-    assert (findings()["containerlab"].works, findings()["containerlab"].advice) == (
-        False,
-        "containerlab is not on PATH",
-    )
-    monkeypatch.setattr(clab, "missing", lambda: "")
-    monkeypatch.setattr(clab, "version", lambda: "0.79.0")
-    found = findings()["containerlab"]
-    assert (found.works, found.detail) == (True, "0.79.0")
 
 
 def test_what_is_wrong_says_what_to_do(fake_engine: FakeEngine) -> None:
