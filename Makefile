@@ -1,9 +1,10 @@
-# make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker
+# make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker|containerlab
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
 # make test-all  the same with every capability required, then the two that follow
 # make test-docker  the docker runtime: on the engine that answers, else on one START_DOCKERD starts
 # make test-vm   what needs a distribution's kernel, in a virtual machine; docs/vm.md
+# make test-containerlab  the containerlab runtime: with containerlab on PATH, where it runs (docs/containerlab.md)
 # make bench     benchmarks; see docs/benchmarks.md
 SHELL := /bin/sh
 LAB ?= edge
@@ -27,10 +28,10 @@ VM_LAST ?= 2400
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
 
-.PHONY: lab-up lab-down setup setup-dev setup-docker setup-vm test test-all test-docker test-vm lint unit e2e e2e-docker \
-	e2e-vm bench clean
+.PHONY: lab-up lab-down setup setup-dev setup-docker setup-vm test test-all test-docker test-vm test-containerlab lint unit \
+	e2e e2e-docker e2e-vm e2e-containerlab bench clean
 
-lab-up: setup $(if $(filter docker,$(RUNTIME)),setup-docker)
+lab-up: setup $(if $(filter docker containerlab,$(RUNTIME)),setup-docker)
 	@$(BIN)/testbed up $(LAB) $(runtime) $(name)
 
 lab-down: setup
@@ -77,6 +78,10 @@ test-docker: setup-dev setup-docker
 test-vm: export TESTBED_REQUIRE = netns,vm
 test-vm: setup-vm e2e-vm
 
+test-containerlab: export TESTBED_REQUIRE = netns,docker,containerlab
+test-containerlab: setup-dev setup-docker
+	scripts/with-docker $(MAKE) e2e-containerlab
+
 lint: setup-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -87,7 +92,7 @@ unit: setup-dev
 	$(BIN)/pytest -m "not live" tests
 
 e2e: setup-dev
-	$(BIN)/pytest -m "live and not docker and not vm_boot" tests
+	$(BIN)/pytest -m "live and not docker and not containerlab and not vm_boot" tests
 
 e2e-docker: setup-dev
 	$(BIN)/pytest -m "live and docker and not vm_boot" tests
@@ -97,6 +102,9 @@ e2e-vm: setup-vm
 	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --timeout $(VM_LAST) -- \
 		$(abspath $(BIN))/pytest -m "live and vm" tests
 	$(BIN)/pytest -m vm_boot tests
+
+e2e-containerlab: setup-dev
+	$(BIN)/pytest -m "live and containerlab" tests
 
 bench: setup-dev
 	$(BIN)/python -m bench $(BENCH)

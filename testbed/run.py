@@ -12,6 +12,7 @@ import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -59,6 +60,17 @@ def _setns(descriptor: int, kind: int) -> None:
     _checked(_libc.setns(descriptor, kind), "setns")
 
 
+def unshare(kinds: int) -> None:
+    """Give the calling thread namespaces of its own (unshare(2))."""
+    _checked(_libc.unshare(kinds), "unshare")
+
+
+def mount(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+    """mount(2), in the calling thread's mount namespace."""
+    words = [source.encode(), target.encode(), kind.encode() or None]
+    _checked(_libc.mount(*words, ctypes.c_ulong(flags), data.encode() or None), f"mount {kind or source} on {target}")
+
+
 @contextlib.contextmanager
 def network_namespace(descriptor: int) -> Iterator[None]:
     """Put the calling thread (only it) into a network namespace for the length of the block.
@@ -76,26 +88,36 @@ def network_namespace(descriptor: int) -> Iterator[None]:
         os.close(own)
 
 
+def _enter(namespaces: Namespaces) -> None:
+    """Put the calling thread into a node."""
+    _setns(namespaces.pid, CLONE_NEWPID)
+    _setns(namespaces.net, CLONE_NEWNET)
+    _setns(namespaces.uts, CLONE_NEWUTS)
+    _setns(namespaces.ipc, CLONE_NEWIPC)
+    _setns(namespaces.mnt, CLONE_NEWNS)
+    os.chdir("/")
+
+
 def inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
     """The result of `work`, run in a thread of its own that has entered the node; what it starts is in the node."""
+    return _elsewhere(partial(_enter, namespaces), work)
+
+
+def _elsewhere(enter: Callable[[], None], work: Callable[[], _Result]) -> _Result:
+    """Run `work` in a thread of its own that has left ours by `enter`; what it starts is where the thread is."""
     results: list[_Result] = []
     errors: list[BaseException] = []
 
     def enter_and_work() -> None:
         try:
             # A thread may change its mount namespace only when it shares its root directory with no other (setns(2)).
-            _checked(_libc.unshare(CLONE_FS), "unshare(CLONE_FS)")
-            _setns(namespaces.pid, CLONE_NEWPID)
-            _setns(namespaces.net, CLONE_NEWNET)
-            _setns(namespaces.uts, CLONE_NEWUTS)
-            _setns(namespaces.ipc, CLONE_NEWIPC)
-            _setns(namespaces.mnt, CLONE_NEWNS)
-            os.chdir("/")
+            unshare(CLONE_FS)
+            enter()
             results.append(work())
         except BaseException as error:  # carried to the caller's thread
             errors.append(error)
 
-    thread = threading.Thread(target=enter_and_work, name=f"in {namespaces.node}")
+    thread = threading.Thread(target=enter_and_work, name="elsewhere")
     thread.start()
     thread.join()
     if errors:
@@ -109,6 +131,8 @@ def run(
     stdin: str = "",
     env: Mapping[str, str] | None = None,
     namespaces: Namespaces | None = None,
+    apart: Callable[[], None] | None = None,
+    keep: Sequence[int] = (),
     timeout: float = 60.0,
 ) -> str:
     """Run a program to its end.
@@ -118,6 +142,8 @@ def run(
         stdin: text it reads.
         env: its whole environment; None for a minimal one.
         namespaces: the node it runs in; None for the host.
+        apart: called before, in a thread that starts nothing but this program: what it unshares or mounts is for it.
+        keep: descriptors that it inherits.
         timeout: seconds until it is killed.
 
     Returns:
@@ -140,11 +166,13 @@ def run(
                 timeout=stretched(timeout),
                 check=False,
                 preexec_fn=before_exec,
+                pass_fds=keep,
             )
 
     where = namespaces.node if namespaces else ""
     try:
-        done = inside(namespaces, work) if namespaces else work()
+        enter = partial(_enter, namespaces) if namespaces else apart
+        done = _elsewhere(enter, work) if enter else work()
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     except subprocess.TimeoutExpired:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import os
-import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,15 +17,7 @@ from testbed.deploy import apply, login
 from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import log_path, sessions
 from testbed.deploy.status import Outline, Status, take
-from testbed.errors import (
-    DeployError,
-    InputError,
-    NoSuchLabError,
-    NoSuchNodeError,
-    ProbeError,
-    Problem,
-    UnsupportedError,
-)
+from testbed.errors import InputError, NoSuchLabError, NoSuchNodeError, ProbeError, Problem, UnsupportedError
 from testbed.events import Event, Observer, Step, ignore
 from testbed.model.names import host_label
 from testbed.plan import BgpSession, Flow, Node, Plan, VrfDriver
@@ -34,16 +25,23 @@ from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
-from testbed.runtime import engine, kernel, kind_nodes, netns, workshop
+from testbed.runtime import engine, kernel, lock, workshop
 from testbed.runtime.base import NodeState
+from testbed.runtime.containerlab import ContainerlabRuntime
+from testbed.runtime.kind_nodes import KindNodesRuntime
+from testbed.runtime.netns import NetnsRuntime
+from testbed.runtime.netns import labs as netns_labs
 from testbed.runtime.supervised import STATE
 
 if TYPE_CHECKING:
     from testbed.model.lab import Lab
     from testbed.report.page import LabSection
 
-RUNTIMES = ("netns", "docker")
-LATER_RUNTIMES = ("containerlab",)
+RUNTIMES: dict[str, type[NetnsRuntime | KindNodesRuntime | ContainerlabRuntime]] = {
+    "netns": NetnsRuntime,
+    "docker": KindNodesRuntime,
+    "containerlab": ContainerlabRuntime,
+}
 CONTAINER_RUNTIMES = ("docker", "containerlab")
 TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
 VRF_DRIVERS: tuple[VrfDriver, ...] = ("netns", "device")
@@ -53,14 +51,12 @@ VERDICTS = "verdicts.json"
 
 def running() -> list[str]:
     """The names of the labs that run on this machine."""
-    return sorted({*netns.labs(), *engine.labs()})
+    return sorted({*netns_labs(), *engine.labs()})
 
 
 def runtime_of(name: str) -> str:
     """The runtime that a lab runs on; empty when nothing of it does."""
-    if netns.NetnsRuntime(name).exists():
-        return "netns"
-    return "docker" if engine.has(name) else ""
+    return "netns" if NetnsRuntime(name).exists() else engine.runtime(name)
 
 
 def known() -> list[str]:
@@ -130,8 +126,6 @@ def _hint(word: str, choices: Iterable[str]) -> str:
 
 def check(name: str, runtime: str = "") -> None:
     """Raise InputError when a lab cannot run under that name, or there is no such runtime."""
-    if runtime in LATER_RUNTIMES:
-        raise InputError([Problem(f"the runtime {runtime} is not supported yet", hint=f"use {', '.join(RUNTIMES)}")])
     if runtime and runtime not in RUNTIMES:
         raise InputError([Problem(f"no runtime {runtime!r}", hint=_hint(runtime, RUNTIMES))])
     try:
@@ -175,7 +169,7 @@ class Session:
     """A lab on this machine, by the name it runs under.
 
     Args:
-        name: of the lab. runtime: one of RUNTIMES; empty: the one it runs on, else the first.
+        name: of the lab. runtime: one of RUNTIMES; empty: the one it runs on, else netns.
 
     Raises:
         InputError: the name is no host name, or there is no such runtime.
@@ -184,8 +178,7 @@ class Session:
     def __init__(self, name: str, runtime: str = "") -> None:
         check(name, runtime)
         self.name = name
-        chosen = runtime or runtime_of(name)
-        self.runtime = kind_nodes.KindNodesRuntime(name) if chosen == "docker" else netns.NetnsRuntime(name)
+        self.runtime = RUNTIMES[runtime or runtime_of(name) or "netns"](name)
 
     @property
     def directory(self) -> Path:
@@ -276,15 +269,9 @@ class Session:
         """The Plan the running lab was made from; an empty one when it does not run, or not whole."""
         return (apply.stored_plan(self.directory) if self.exists else None) or Plan(self.name)
 
-    @contextlib.contextmanager
-    def _alone(self) -> Iterator[None]:
-        """One `up` of a lab at a time. The lock is an abstract socket (unix(7)): no file, gone with its process."""
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-            try:
-                lock.bind(f"\0testbed/{self.name}")
-            except OSError:
-                raise DeployError(f"another `testbed up` of lab {self.name} is at work") from None
-            yield
+    def _alone(self) -> AbstractContextManager[int]:
+        """One `up` of a lab at a time."""
+        return lock.held(f"lab/{self.name}", 0, f"another `testbed up` of lab {self.name} is at work")
 
     # --- questions --------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ def up(
     lab: LabFile = DEFAULT_LAB,
     name: NameOption = "",
     runtime: Annotated[
-        str, typer.Option(help="What nodes are made of: netns or docker; default: what the lab runs on, else netns.")
+        str,
+        typer.Option(help="What nodes are made of: netns, docker or containerlab; default: what it runs on, or netns"),
     ] = "",
     vrf_driver: VrfDriverOption = "",
     timeout: Annotated[float, typer.Option(help="Seconds until the lab must be ready.", min=1.0)] = TIMEOUT,

@@ -111,7 +111,7 @@ class _Apply:
             self.runtime.remove(self._to_be_made_anew(before))
             missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
             made_by_kind = self.plan.cluster.names if self.plan.cluster else frozenset()
-            self.runtime.create([node for node in missing if node.name not in made_by_kind], self.contents)
+            self.runtime.create([node for node in missing if node.name not in made_by_kind], self.contents, self.plan)
         if self.plan.cluster:
             with self._step("cluster"):
                 self._make_cluster()

@@ -44,6 +44,13 @@ def _docker() -> str:
     return "" if engine.answers(where) else f"no Docker engine answers at {where} (DOCKER_HOST)"
 
 
+@functools.cache
+def _containerlab() -> str:
+    from testbed.runtime import clab
+
+    return clab.missing() or _docker()
+
+
 def _browser() -> str:
     return "" if os.access(CHROMIUM, os.X_OK) else f"no {CHROMIUM} (Debian: chromium)"
 
@@ -84,6 +91,7 @@ def _vrf() -> str:
 _PROBES: Mapping[str, Callable[[], str]] = {
     "netns": _netns,
     "docker": _docker,
+    "containerlab": _containerlab,
     "graphviz": _graphviz,
     "browser": _browser,
     "kind": _kind,
@@ -93,8 +101,9 @@ _PROBES: Mapping[str, Callable[[], str]] = {
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
-# graphviz: pictures; browser: for tests of pages; kind: docker, kind, and the image of its nodes; apiserver: the API
-# server of Kubernetes and its store, as programs; vm: what `testbed vm` needs; and single features of the kernel.
+# containerlab: the program, on a kernel that it runs on, and an engine; graphviz: pictures; browser: for tests of
+# pages; kind: docker, kind, and the image of its nodes; apiserver: the API server of Kubernetes and its store, as
+# programs; vm: what `testbed vm` needs; and single features of the kernel.
 CAPABILITIES = ("netns", "programs", "kernel", *(name for name in _PROBES if name != "netns"))
 
 

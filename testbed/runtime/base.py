@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from testbed.events import Observer
-from testbed.plan import Link, Node, Process
+from testbed.plan import Link, Node, Plan, Process
 from testbed.run import Namespaces
 
 
@@ -92,11 +92,12 @@ class Runtime(Sockets, Protocol):
         """Whether anything of the lab runs on this machine."""
         ...
 
-    def create(self, nodes: Sequence[Node], contents: Mapping[tuple[str, str], str]) -> None:
+    def create(self, nodes: Sequence[Node], contents: Mapping[tuple[str, str], str], plan: Plan) -> None:
         """Make nodes with the namespaces of their VRFs, directories and files; all of them or none.
 
         Args:
             contents: (node, path) → text, for files whose content is a secret.
+            plan: what the nodes are part of; links may be made here, or by `program`.
         """
         ...
 

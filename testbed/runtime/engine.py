@@ -20,6 +20,8 @@ from testbed.patience import stretched
 from testbed.runtime.supervised import STATE
 
 LAB, NODE = "testbed.lab", "testbed.node"  # labels of a container
+RUNTIME = "testbed.runtime"  # a label: the runtime that made it
+KIND = "runtime"  # a file in a lab's folder: the same
 HOME = "engine"  # a file in a lab's folder: the address of the engine that it is on
 DEFAULT = "unix:///var/run/docker.sock"
 SCHEME = "unix://"
@@ -146,13 +148,18 @@ def labels(where: str, container: str) -> Mapping[str, str]:
     return (found["Config"]["Labels"] or {}) if found else {}
 
 
-def has(lab: str) -> bool:
-    """Whether a lab is, or was begun to be made, on a Docker engine."""
-    if (STATE / lab / HOME).exists():
-        return True
+def runtime(lab: str) -> str:
+    """The runtime of a lab that is, or was begun to be made, on a Docker engine; empty when there is no such lab."""
+    try:
+        return (STATE / lab / KIND).read_text()
+    except OSError:
+        pass
     with contextlib.suppress(UnsupportedError):
-        return bool(of_lab(lab) or networks(home(lab), f"{LAB}={lab}"))
-    return False
+        for container in of_lab(lab).values():
+            return container.labels.get(RUNTIME, "docker")
+        if networks(home(lab), f"{LAB}={lab}"):  # for nodes that kind makes
+            return "docker"
+    return ""
 
 
 def labs() -> list[str]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from testbed.errors import DeployError
-from testbed.plan import Interface, Link, Node
+from testbed.plan import Endpoint, Interface, Link, Node
 from testbed.run import CLONE_NEWNET, network_namespace
 from testbed.runtime import kernel, netlink
 
@@ -53,6 +53,10 @@ class Network:
     def holds(self, vrf: str | None) -> bool:
         """Whether a routing instance is in this namespace."""
         return self.vrf == (vrf if vrf in self.node.vrf_namespaces else None)
+
+    def read(self) -> None:
+        """Learn which interfaces exist."""
+        self.indexes = {name: index for name, (index, _) in self.netlink.links().items()}
 
 
 def open_socket(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -100,7 +104,7 @@ class Networks:
     def read(self) -> None:
         """Learn which interfaces exist (a new lab has none but lo)."""
         for network in self.all():
-            network.indexes = {name: index for name, (index, _) in network.netlink.links().items()}
+            network.read()
 
     # --- asserting ------------------------------------------------------------------------------------------------
 
@@ -128,6 +132,9 @@ class Networks:
                 network.netlink.apply(netlink.first_local_rules(wanted=False))
 
     def _create_links(self, links: Sequence[Link]) -> None:
+        for link in links:
+            self._place(link.a)
+            self._place(link.b)
         messages = []
         for link in links:
             a, b = self.of(link.a.node, link.a.interface), self.of(link.b.node, link.b.interface)
@@ -145,6 +152,15 @@ class Networks:
         if messages:
             with scratch_netlink() as channel:
                 channel.apply(messages)
+
+    def _place(self, end: Endpoint) -> None:
+        """Move an end of a link to the instance it belongs to, when somebody made it in the node's default one."""
+        network, default = self.of(end.node, end.interface), self._networks[end.node, None]
+        if network is default or end.interface in network.indexes:
+            return
+        if index := default.indexes.pop(end.interface, 0):
+            default.netlink.apply([netlink.move_link(index, end.interface, network.descriptor)])
+            network.read()
 
     def _claim(self, network: Network, name: str) -> int:
         """The next free index. Choosing it ourselves saves asking for it."""

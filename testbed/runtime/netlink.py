@@ -38,6 +38,7 @@ from testbed.errors import DeployError
 from testbed.plan import Route, Rule
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
+RTM_DELLINKPROP = 109
 NLM_F_REPLACE, NLM_F_EXCL, NLM_F_CREATE = 0x100, 0x200, 0x400
 NLMSG_ERROR, NLMSG_DONE = 2, 3
 IFF_UP = 0x1
@@ -124,6 +125,18 @@ def set_link(index: int, name: str, *, master: int = 0, mac: str = "", mtu: int 
 
 def delete_link(index: int, name: str) -> Message:
     return _message(ifinfmsg, RTM_DELLINK, 0, f"delete link {name}", [errno.ENODEV], index=index)
+
+
+def move_link(index: int, name: str, namespace: int) -> Message:
+    """Move a link, which loses its addresses, is set down, and may get another index there."""
+    attrs = [("IFLA_NET_NS_FD", namespace)]
+    return _message(ifinfmsg, RTM_NEWLINK, 0, f"move {name}", index=index, attrs=attrs)
+
+
+def delete_names(index: int, names: Sequence[str]) -> Message:
+    """Take alternative names from a link (ip-link(8), "altname")."""
+    attrs = [("IFLA_PROP_LIST", {"attrs": [("IFLA_ALT_IFNAME", name) for name in names]})]
+    return _message(ifinfmsg, RTM_DELLINKPROP, 0, f"delete names {', '.join(names)}", index=index, attrs=attrs)
 
 
 def _address(type_: int, flags: int, verb: str, index: int, cidr: str, accepted: Sequence[int]) -> Message:
@@ -332,6 +345,11 @@ class Netlink:
             link.get_attr("IFLA_IFNAME"): (link["index"], bool(link["flags"] & IFF_UP))
             for link in self._dump(ifinfmsg, RTM_GETLINK)
         }
+
+    def alternative_names(self) -> dict[int, list[str]]:
+        """Index → alternative names, for the links that have any."""
+        lists = {link["index"]: link.get_attr("IFLA_PROP_LIST") for link in self._dump(ifinfmsg, RTM_GETLINK)}
+        return {index: list(names.get_attrs("IFLA_ALT_IFNAME")) for index, names in lists.items() if names}
 
     def addresses(self) -> set[tuple[int, str]]:
         """(interface index, address in CIDR form) of every address that is not link-local or loopback."""

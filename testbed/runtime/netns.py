@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
-import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from testbed import run as door
 from testbed.errors import DeployError
-from testbed.plan import Node, Process
+from testbed.plan import Node, Plan, Process
+from testbed.runtime import processes
 from testbed.runtime.base import NodeState
 from testbed.runtime.client import Supervisor, node_request, process_request
 from testbed.runtime.supervised import STATE, SUPERVISOR, Supervised
-from testbed.wait import Deadline, readable
+from testbed.wait import Deadline
 
-SUFFIX = b"/testbed/runtime/supervisor.py"  # wherever the package is that started a lab
+SUFFIX = "/testbed/runtime/supervisor.py"  # wherever the package is that started a lab
 LAST = 30.0  # seconds the kernel has to end a lab
 
 
@@ -57,7 +56,7 @@ class NetnsRuntime(Supervised):
         deadline = Deadline(LAST)
         while pids := _pids(self.lab):
             for pid in pids:
-                if not _end(pid, deadline):
+                if not processes.end(pid, deadline):
                     raise DeployError(f"processes of lab {self.lab} do not end: {_pids(self.lab)}")
         shutil.rmtree(self.directory, ignore_errors=True)
         with contextlib.suppress(OSError):
@@ -65,7 +64,12 @@ class NetnsRuntime(Supervised):
 
     # --- nodes ----------------------------------------------------------------------------------------------------
 
-    def create(self, nodes: Sequence[Node], contents: Mapping[tuple[str, str], str]) -> None:
+    def create(
+        self,
+        nodes: Sequence[Node],
+        contents: Mapping[tuple[str, str], str],
+        plan: Plan,  # noqa: ARG002 - links are made later
+    ) -> None:
         for generation in (
             [node for node in nodes if not node.parent],
             [node for node in nodes if node.parent],
@@ -96,33 +100,13 @@ class NetnsRuntime(Supervised):
 
 def _supervised() -> Iterator[tuple[int, str]]:
     """(pid, lab) of every supervisor and holder, found by their command line: no file is needed to find a lab."""
-    for entry in os.scandir("/proc"):
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                argv = Path(entry.path, "cmdline").read_bytes().split(b"\0")
-                if len(argv) > 4 and argv[3].endswith(SUFFIX):
-                    yield int(entry.name), os.fsdecode(argv[4])
+    for pid, argv in processes.running():
+        if len(argv) > 4 and argv[3].endswith(SUFFIX):
+            yield pid, argv[4]
 
 
 def _pids(lab: str) -> list[int]:
     return [pid for pid, name in _supervised() if name == lab]
-
-
-def _end(pid: int, deadline: Deadline) -> bool:
-    """Kill a process and wait until it has ended, and all of the pid namespace it is pid 1 of; whether it has in time.
-
-    Only its pidfd tells (pidfd_open(2)): a process loses its command line before the kernel ends what is below it.
-    """
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-        return bool(readable([descriptor], deadline.left))
-    finally:
-        os.close(descriptor)
 
 
 def labs() -> list[str]:

@@ -4,45 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-import socket
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from testbed.errors import DeployError
-from testbed.wait import Deadline, until
+from testbed.runtime import lock
 
 PLACE, PREFIX = Path("/var/tmp"), "testbed-image-"  # noqa: S108 - on a disk; the folder in it is for root alone
-LOCK = "\0testbed/image"  # an abstract socket (unix(7)), as for `up`: gone with its process
+LOCK = "image"
 LAST = 1800.0  # seconds a build may take
 
 
-@contextlib.contextmanager
-def alone(waiting: Callable[[], None]) -> Iterator[None]:
+def alone(waiting: Callable[[], None]) -> AbstractContextManager[int]:
     """Hold the lock for the length of the block; `waiting` is called as long as another build has it.
 
     Raises:
         DeployError: the other build does not end.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-
-        def locked() -> bool:
-            if not _bound(lock):
-                waiting()
-                return False
-            return True
-
-        if not until(locked, Deadline(LAST)):
-            raise DeployError("another build of the image does not end")
-        yield
-
-
-def _bound(lock: socket.socket) -> bool:
-    try:
-        lock.bind(LOCK)
-    except OSError:
-        return False
-    return True
+    return lock.held(LOCK, LAST, "another build of the image does not end", waiting)
 
 
 @contextlib.contextmanager
@@ -56,9 +37,8 @@ def folder() -> Iterator[Path]:
 def sweep() -> None:
     """Remove what a build left that was killed."""
     if any(PLACE.glob(f"{PREFIX}*")):
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as lock:
-            if _bound(lock):
-                _remove()
+        with contextlib.suppress(DeployError), lock.held(LOCK, 0, "a build is at work"):
+            _remove()
 
 
 def _remove() -> None:

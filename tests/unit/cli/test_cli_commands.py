@@ -84,7 +84,6 @@ def test_help_does_not_import_what_is_slow() -> None:
         (("up", "edgge"), "did you mean edge?"),
         (("up", "--name", "Not_Legal"), "the name of a lab: 'Not_Legal' is no legal name: lower-case letters"),
         (("up", "--name", "../etc"), "the name of a lab: '../etc' is no legal name"),
-        (("up", "--runtime", "containerlab"), "the runtime containerlab is not supported yet (use netns, docker)"),
         (("up", "--runtime", "netn"), "no runtime 'netn' (did you mean netns?)"),
         (("down", "--all", "edge"), "--all takes no lab beside it"),
     ],

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from docker_engine import FakeEngine, engine_at
 
-from testbed.runtime import docker, engine
+from testbed.runtime import containers, engine
 
 
 @pytest.fixture
@@ -17,7 +17,7 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "run"
     folder.mkdir()
     monkeypatch.setattr(engine, "STATE", folder)
-    monkeypatch.setattr(docker, "STATE", folder)
+    monkeypatch.setattr(containers, "STATE", folder)
     monkeypatch.setattr("testbed.runtime.supervised.STATE", folder)
     return folder
 

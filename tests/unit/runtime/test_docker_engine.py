@@ -15,7 +15,8 @@ from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeEr
 from testbed.plan import Node, Plan
 from testbed.runtime import engine
 from testbed.runtime.client import Supervisor
-from testbed.runtime.docker import CREATING, DockerRuntime
+from testbed.runtime.containers import CREATING
+from testbed.runtime.docker import DockerRuntime
 from testbed.session import Session
 
 
@@ -35,8 +36,8 @@ def test_labs_are_found_by_label(fake_engine: FakeEngine) -> None:
     fake_engine.add("postgres", image="postgres:16")
     assert engine.labs() == ["edge", "other"]
     assert {node: entry.state for node, entry in engine.of_lab("edge").items()} == {"r1": "running", "r2": "exited"}
-    assert engine.has("edge")
-    assert not engine.has("postgres")
+    assert engine.runtime("edge") == "docker"
+    assert engine.runtime("postgres") == ""
     assert [entry.name for entry in engine.containers(fake_engine.address)] == [
         "edge-r1",
         "edge-r2",
@@ -57,11 +58,12 @@ def test_a_lab_on_another_engine_is_found_by_its_folder(fake_engine: FakeEngine,
         assert engine.labs() == []
         (state / "far").mkdir()
         (state / "far" / engine.HOME).write_text(other.address)
+        (state / "far" / engine.KIND).write_text("docker")
         assert engine.labs() == ["far"]
         assert engine.home("far") == other.address
         assert engine.home("edge") == fake_engine.address
     assert engine.labs() == []  # that engine has ended
-    assert engine.has("far")
+    assert engine.runtime("far") == "docker"
     with pytest.raises(UnsupportedError, match=r"no Docker engine answers at .*other\.sock"):
         engine.of_lab("far")
 
@@ -152,7 +154,7 @@ def test_a_name_that_is_taken_is_refused(
     fake_engine.add("edge-a-r1", image="nginx", **labels)
     (state / "edge").mkdir()
     with pytest.raises(DeployError, match=f"there is a container edge-a-r1 {whose}: run the lab under another --name"):
-        DockerRuntime("edge").create([Node("a-r1", "host")], {})
+        DockerRuntime("edge").create([Node("a-r1", "host")], {}, Plan("edge"))
     assert not (state / "edge" / CREATING).exists(), "nothing was asked for"
 
 

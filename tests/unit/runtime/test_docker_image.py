@@ -184,7 +184,7 @@ def test_finish_takes_out_what_no_node_needs(tmp_path: Path) -> None:
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(workshop, "PLACE", tmp_path)
-    monkeypatch.setattr(workshop, "LOCK", f"\0testbed/test/{tmp_path}")
+    monkeypatch.setattr(workshop, "LOCK", f"test/{tmp_path}")
     (tmp_path / "testbed-image-killed").mkdir()
     (tmp_path / "other").mkdir()
     return tmp_path
@@ -208,7 +208,7 @@ def test_a_build_waits_for_another(place: Path, monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(workshop, "LAST", 0.05)
     asked: list[int] = []
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as other:
-        other.bind(workshop.LOCK)
+        other.bind(f"\0testbed/{workshop.LOCK}")
         with pytest.raises(DeployError, match="another build"), workshop.alone(lambda: asked.append(1)):
             pytest.fail("it did not wait")
     assert asked

@@ -9,7 +9,7 @@ import pytest
 from docker_engine import FakeEngine
 
 from testbed.errors import NoSuchNodeError, UnsupportedError
-from testbed.runtime import docker
+from testbed.runtime import containers
 from testbed.runtime.docker import DockerRuntime
 
 
@@ -54,7 +54,7 @@ def test_it_has_been_removed(fake_engine: FakeEngine):
 
 
 def test_it_goes_on_where_it_cannot_be_seen(fake_engine: FakeEngine, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(docker, "NOTICE", 0.1)
+    monkeypatch.setattr(containers, "NOTICE", 0.1)
     running_as(fake_engine, ended())
     with pytest.raises(UnsupportedError, match="runs its containers on another machine"):
         DockerRuntime("lab")._process("n1", "c1")
