@@ -81,7 +81,7 @@ def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "", vrf_driver: VrfDrive
     from testbed.report.plan import diff_lines
     from testbed.session import Session, compiled
 
-    new = compiled(lab, name, vrf_driver)
+    new = compiled(lab, name, vrf_driver=vrf_driver)
     need_root()
     with Session(new.name) as session:
         old, change = session.stored(), session.diff(new)
