@@ -65,7 +65,7 @@ def known() -> list[str]:
     return sorted({*running(), *left})
 
 
-def compiled(lab: str, name: str = "", runtime: str = "", vrf_driver: str = "") -> Plan:
+def compiled(lab: str, name: str = "", *, runtime: str = "", vrf_driver: str = "") -> Plan:
     """The Plan of a lab, by its path or name; a containerlab topology by its path (*.clab.yml).
 
     Args:

@@ -45,7 +45,7 @@ def up(
 
     start = time.monotonic()
     check(name or DEFAULT_LAB, runtime)
-    plan = compiled(lab, name, runtime, vrf_driver)
+    plan = compiled(lab, name, runtime=runtime, vrf_driver=vrf_driver)
     need_root()
     with Session(plan.name, runtime) as session, ended_by_signals(), Display(silent=json) as display:
         before = session.nodes() if session.whole else None

@@ -61,7 +61,7 @@ def plan(
     from testbed.session import check, compiled, planned_node
 
     check(name or DEFAULT_LAB, runtime)
-    found = compiled(lab, name, runtime, vrf_driver)
+    found = compiled(lab, name, runtime=runtime, vrf_driver=vrf_driver)
     one = planned_node(found, node) if node else None
     if json:
         import dataclasses

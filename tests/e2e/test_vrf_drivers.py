@@ -89,7 +89,7 @@ class TwoVrfs:
 
     def up(self, text: str) -> None:
         self.path.write_text(text)
-        self.session.up(compiled(str(self.path), self.session.name, self.driver), timeout=LONG)
+        self.session.up(compiled(str(self.path), self.session.name, vrf_driver=self.driver), timeout=LONG)
 
 
 @pytest.fixture(scope="module", params=DRIVERS)
@@ -221,7 +221,7 @@ def test_labs_edge_has_the_same_verdicts_with_both_drivers():
     with ExitStack() as stack:
         cells = {}
         for driver in ("netns", "device"):
-            plan = compiled(EDGE, own_name(driver), driver)
+            plan = compiled(EDGE, own_name(driver), vrf_driver=driver)
             session = stack.enter_context(up(plan))
             verdicts = session.test()
             cells[driver] = {verdict.flow.name: cell(verdict) for verdict in verdicts}
@@ -318,12 +318,12 @@ flows:
 def test_only_what_is_leaked_crosses(tmp_path):
     path = tmp_path / "lab.yaml"
     path.write_text(LEAKS)
-    with up(compiled(str(path), own_name("leaks"), "device")) as session:
+    with up(compiled(str(path), own_name("leaks"), vrf_driver="device")) as session:
         assert_flows(session)
         assert session.status().problems == ()
         # Without its leak the way back is gone; the rest of both VRFs is as before.
         path.write_text(LEAKS.replace("      - {from: red, to: blue, prefixes: [10.1.0.0/24]}\n", ""))
-        session.up(compiled(str(path), session.name, "device"), timeout=LONG)
+        session.up(compiled(str(path), session.name, vrf_driver="device"), timeout=LONG)
 
         def gone() -> bool:
             [verdict] = session.test(["blue-to-red"])
@@ -339,7 +339,7 @@ def test_only_what_is_leaked_crosses(tmp_path):
 def test_vrf_devices_in_containers(tmp_path):
     path = tmp_path / "lab.yaml"
     path.write_text(TWO_VRFS + BLUE_FLOWS)
-    with up(compiled(str(path), own_name("vrf-docker"), "device"), "docker") as session:
+    with up(compiled(str(path), own_name("vrf-docker"), vrf_driver="device"), "docker") as session:
         assert_flows(session)
         assert session.status().problems == ()
 
@@ -354,7 +354,7 @@ def test_a_service_is_reached_and_answers_through_a_vrf_of_the_nodes(tmp_path):
     shutil.copytree(EDGE, folder)
     replace(folder / "lab.yaml", "  defaultRoute: mgmt\n", "  defaultRoute: mgmt\n  nodeVrfs: [sbi]\n", 1)
     replace(folder / "manifests" / "metallb.yaml", "  myASN: 64513\n", "  vrf: sbi\n  myASN: 64513\n", 2)
-    plan = compiled(str(folder), own_name("node-vrfs"), "device")
+    plan = compiled(str(folder), own_name("node-vrfs"), vrf_driver="device")
     with up(plan) as session:
         assert session.status().problems == ()
         own = [entry for entry in plan.sessions if entry.node == "n1" and entry.vrf == "sbi"]
