@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+from testbed.pytest_plugin.features import FEATURES
+
 # How long an example takes says nothing on a busy machine; a run that hangs is ended by its caller.
 settings.register_profile("testbed", deadline=None)
 settings.load_profile("testbed")
@@ -27,6 +29,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-golden", action="store_true", help="write golden files anew instead of comparing with them"
     )
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a feature that not every kernel has is run by `make test-vm`."""
+    for item in items:
+        if any(set(FEATURES) & set(marker.args) for marker in item.iter_markers("testbed_needs")):
+            item.add_marker("vm")
 
 
 @pytest.fixture

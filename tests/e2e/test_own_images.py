@@ -37,7 +37,7 @@ def topology(tmp_path_factory: pytest.TempPathFactory, made: tuple[str, str]) ->
 
 @pytest.fixture(scope="module")
 def lab(topology: str) -> Iterator[Session]:
-    with running(compiled(topology, own_name("images"), "docker"), "docker") as session:
+    with running(compiled(topology, own_name("images"), runtime="docker"), "docker") as session:
         yield session
 
 
@@ -107,7 +107,7 @@ def test_a_lab_files_router_and_host_of_their_own_images(tmp_path: Path, made: t
     box, frr = made
     file = tmp_path / "lab.yaml"
     file.write_text(LAB.format(box=box, frr=frr, frr_name=frr.partition(":")[0]))
-    plan = compiled(str(file), own_name("mixed"), "docker")
+    plan = compiled(str(file), own_name("mixed"), runtime="docker")
     assert {(session.node, session.daemon) for session in plan.sessions} == {("r1", "frr"), ("r2", "frr")}
     with running(plan, "docker") as lab:
         found = {node: entry.image for node, entry in engine.of_lab(lab.name).items()}
@@ -122,7 +122,7 @@ def test_an_image_that_cannot_be_had_is_named(tmp_path: Path) -> None:
     file = tmp_path / "none.clab.yml"
     image = "localhost:1/nobody/has-this:1"
     file.write_text(f"name: x\ntopology: {{nodes: {{a: {{kind: linux, image: '{image}'}}}}}}\n")
-    plan = compiled(str(file), own_name("none"), "docker")
+    plan = compiled(str(file), own_name("none"), runtime="docker")
     with Session(plan.name, "docker") as session:
         with pytest.raises((UnsupportedError, DeployError), match=f"a: the image {image} is not on the Docker engine"):
             session.up(plan)
@@ -132,7 +132,7 @@ def test_an_image_that_cannot_be_had_is_named(tmp_path: Path) -> None:
 def test_an_image_that_ends_at_once_is_told_with_its_last_words(tmp_path: Path, made: tuple[str, str]) -> None:
     file = tmp_path / "ends.clab.yml"
     file.write_text(f"name: x\ntopology: {{nodes: {{a: {{kind: linux, image: '{made[0]}', cmd: cat /nothing}}}}}}\n")
-    plan = compiled(str(file), own_name("ends"), "docker")
+    plan = compiled(str(file), own_name("ends"), runtime="docker")
     with Session(plan.name, "docker") as session:
         with pytest.raises(TestbedError, match=r"a: its container|node a is not running"):
             session.up(plan)
