@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from testbed import run
 from testbed.deploy import apply, login
 from testbed.deploy.control import SessionState
-from testbed.deploy.readiness import log_path, sessions
+from testbed.deploy.readiness import describe_session, log_path, sessions
 from testbed.deploy.status import Outline, Status, take
 from testbed.errors import (
     DeployError,
@@ -34,9 +34,12 @@ from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
+from testbed.questions import asked
 from testbed.runtime import engine, kernel, kind_nodes, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.supervised import STATE
+from testbed.trace.context import Fault
+from testbed.trace.tracer import Trace, Tracer
 
 if TYPE_CHECKING:
     from testbed.model.lab import Lab
@@ -169,6 +172,23 @@ def _refuse_devices(plan: Plan) -> None:
         answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
         if not answer.works:
             raise UnsupportedError(f"VRF driver device: {answer.detail}; the driver netns does without")
+def faults(status: Status) -> tuple[Fault, ...]:
+    """What a lab's status says is not as planned, as an explanation takes it."""
+    found: list[Fault] = []
+    for node in status.nodes:
+        if not node.running:
+            found.append(Fault("gone", node.name, None, f"{node.name} is {node.absence}"))
+            continue
+        for link in node.interfaces:
+            if link.state != "up":
+                kind = "carrier" if link.state == "no carrier" else "interface"  # the other end is what is down
+                found.append(Fault(kind, node.name, link.vrf, f"{node.name}: {link.name} is {link.state}"))
+        ended = [process.name for process in node.processes if not process.running]
+        found += [Fault("process", node.name, None, f"{node.name}: {name} has ended") for name in ended]
+    for session, state in status.sessions:
+        if not state.established:
+            found.append(Fault("session", session.node, session.vrf, describe_session(session, state)))
+    return tuple(found)
 
 
 class Session:
@@ -410,6 +430,36 @@ class Session:
         verdicts = probes.run(self.chosen(names), self.runtime, self.secrets(), on_verdict)
         self._remember(verdicts)
         return verdicts
+
+    def question(self, source: str, to: str, protocol: str, port: int = 0) -> Flow:
+        """A flow that the lab does not declare.
+
+        Args:
+            source: a node or pod. to: an address, a node, "NODE/VRF", or "service/NAME" ("service/NAMESPACE/NAME").
+            protocol: tcp, udp, icmp or http. port: 0: the only one of a Service; 80 for http; none for icmp.
+
+        Raises:
+            InputError: it cannot be asked so. NoSuchNodeError: there is no such node.
+        """
+        return asked(self.plan, self.node(source).name, to, protocol, port)
+
+    def trace(self, flow: Flow) -> Trace[Verdict]:
+        """Ask one flow, and follow its packets through every namespace of the lab.
+
+        Raises:
+            ProbeError: the lab cannot be watched. NoSuchNodeError: the flow's source does not run.
+        """
+        return self._tracer().trace(flow)
+
+    def _tracer(self) -> Tracer[Verdict]:
+        secrets = self.secrets()
+        return Tracer(
+            self.runtime,
+            self.plan,
+            lambda flow, mark: probes.ask(flow, self.runtime, secrets, mark),
+            lambda verdict: (not verdict.passed or verdict.answer.outcome != "ok", verdict.answer.detail),
+            lambda: faults(self.status()),
+        )
 
     def _remember(self, verdicts: Sequence[Verdict]) -> None:
         kept = {verdict.flow: verdict for verdict in self.last_verdicts()}
