@@ -25,6 +25,7 @@ from testbed.errors import (
     NoSuchNodeError,
     ProbeError,
     Problem,
+    TestbedError,
     UnsupportedError,
 )
 from testbed.events import Event, Observer, Step, ignore
@@ -32,13 +33,14 @@ from testbed.model.names import host_label
 from testbed.plan import BgpSession, Flow, Node, Plan, VrfDriver
 from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
-from testbed.probe.result import LastVerdict, Verdict
+from testbed.probe.result import Answer, LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
 from testbed.questions import asked
 from testbed.runtime import engine, kernel, kind_nodes, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.supervised import STATE
 from testbed.trace.context import Fault
+from testbed.trace.steps import unmet
 from testbed.trace.tracer import Trace, Tracer
 
 if TYPE_CHECKING:
@@ -427,9 +429,35 @@ class Session:
 
     def test(self, names: Sequence[str] = (), on_verdict: Callable[[Verdict], None] = lambda _: None) -> list[Verdict]:
         """Ask the live network the flows of these names (all when none is given) and remember the verdicts."""
-        verdicts = probes.run(self.chosen(names), self.runtime, self.secrets(), on_verdict)
+        chosen = self.chosen(names)
+        plain = [flow for flow in chosen if not flow.steps]
+        found = {verdict.flow.name: verdict for verdict in probes.run(plain, self.runtime, self.secrets(), on_verdict)}
+        for flow in chosen:
+            if flow.steps:
+                found[flow.name] = self._walked(flow)
+                on_verdict(found[flow.name])
+        verdicts = [found[flow.name] for flow in chosen]
         self._remember(verdicts)
         return verdicts
+
+    def _walked(self, flow: Flow) -> Verdict:
+        """The verdict of a flow with steps: its packets must have taken them, too."""
+        try:
+            trace = self._tracer().trace(flow, plain=True)
+        except TestbedError as error:
+            detail = f"the question could not be asked: {error}"
+            return Verdict(flow, Answer("error", detail), passed=False, reasons=(detail,))
+        reasons = (*trace.answer.reasons, *unmet(trace.walk, flow.steps))
+        return dataclasses.replace(trace.answer, passed=not reasons, reasons=reasons)
+
+    def explained(self, flow: Flow) -> list[str]:
+        """Why a flow fails, as lines: it is asked once more, and followed. Says why where that cannot be done."""
+        from testbed.report.walks import cause_lines
+
+        try:
+            return cause_lines(self.trace(flow))
+        except (TestbedError, OSError) as error:
+            return [f"its packets could not be followed: {error}"]
 
     def question(self, source: str, to: str, protocol: str, port: int = 0) -> Flow:
         """A flow that the lab does not declare.

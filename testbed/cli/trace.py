@@ -13,9 +13,11 @@ from testbed.cli.terminal import show_json, show_lines
 from testbed.errors import InputError, Problem
 
 if TYPE_CHECKING:
+    from testbed.plan import Plan
     from testbed.probe.result import Verdict
     from testbed.session import Session
     from testbed.trace.tracer import Trace
+    from testbed.trace.walk import Walk
 
 
 def trace(
@@ -63,6 +65,12 @@ def trace(
         raise typer.Exit(1)
 
 
+def nodes_passed(plan: Plan, walk: Walk) -> list[str]:
+    """The nodes that a flow's packets passed, there and back, in that order; pods are their nodes."""
+    parents = {node.name: node.parent or node.name for node in plan.nodes}
+    return [parents[hop.node] for path in (walk.forward, walk.back) if path for hop in path.hops]
+
+
 def _write(
     session: Session, found: Trace[Verdict], pcapng: Path | None, svg: Path | None, picture: Path | None
 ) -> None:
@@ -73,10 +81,12 @@ def _write(
         title = f"{session.name}: {found.flow.name}"
         pcapng.write_bytes(encoded(found.recording.frames, notes(found.recording.frames, found.walk.question), title))
     if svg:
-        from testbed.report.sequence import sequence_svg
+        from testbed.report.picture import drawing
+        from testbed.report.sequence import sequence
 
-        svg.write_text(sequence_svg(found))
+        svg.write_text(drawing(sequence(found)))
     if picture:
-        from testbed.report.picture import path_svg
+        from testbed.report.picture import svg as drawn
+        from testbed.report.topology import topology
 
-        picture.write_text(path_svg(session.plan, found))
+        picture.write_text(drawn(topology(session.plan), nodes_passed(session.plan, found.walk)))

@@ -99,8 +99,9 @@ def captured(walk: Walk, frames: int, places: int) -> str:
 def cause_lines(trace: Trace[Verdict]) -> list[str]:
     """Why a flow failed, for the text of a failed test: the verdict, its evidence, and where the packets went."""
     if trace.cause is None:
-        return []
-    lines = [f"why: {trace.cause.sentence}", *(f"  {line}" for line in trace.cause.evidence)]
+        lines = ["asked again, it was answered; its packets went:"]
+    else:
+        lines = [f"why: {trace.cause.sentence}", *(f"  {line}" for line in trace.cause.evidence)]
     for path in (trace.walk.forward, trace.walk.back):
         if path:
             lines += ["", *_path(path, ())]

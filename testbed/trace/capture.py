@@ -12,6 +12,7 @@ import socket
 import struct
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
@@ -63,7 +64,10 @@ def capture(
     found = Recording(tuple(places))
     with ExitStack() as stack:
         stack.enter_context(_timestamps(sockets, clock))
-        taps = {place: stack.enter_context(_tap(sockets, place, (*only(sockets.interfaces(*place)), *program))) for place in places}
+        taps: dict[Place, socket.socket] = {}
+        stack.callback(_close, taps)
+        for place in places:
+            taps[place] = _tap(sockets, place, (*only(sockets.interfaces(*place)), *program))
         for tap in taps.values():
             _drain(tap)
         yield found
@@ -114,8 +118,13 @@ def _stamp(controls: Sequence[tuple[int, int, bytes]]) -> int:
     return time.time_ns()
 
 
-@contextmanager
-def _tap(sockets: Sockets, place: Place, program: Sequence[Instruction]) -> Iterator[socket.socket]:
+def _close(taps: dict[Place, socket.socket]) -> None:
+    """Close all at once: the kernel lets go of a packet socket only some milliseconds later (synchronize_net)."""
+    with ThreadPoolExecutor(len(taps) or 1) as pool:
+        list(pool.map(socket.socket.close, taps.values()))
+
+
+def _tap(sockets: Sockets, place: Place, program: Sequence[Instruction]) -> socket.socket:
     code = encoded(program)
     buffer = ctypes.create_string_buffer(code, len(code))
     try:
@@ -123,12 +132,15 @@ def _tap(sockets: Sockets, place: Place, program: Sequence[Instruction]) -> Iter
         tap = sockets.socket(*place, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL))
     except OSError as error:
         raise ProbeError(f"{place[0]} cannot be watched: {error}") from error
-    with tap:
+    try:
         tap.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", len(program), ctypes.addressof(buffer)))
         _make_room(tap)
         tap.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
-        tap.setblocking(False)
-        yield tap
+    except OSError as error:
+        tap.close()
+        raise ProbeError(f"{place[0]} cannot be watched: {error}") from error
+    tap.setblocking(False)
+    return tap
 
 
 def _make_room(tap: socket.socket) -> None:

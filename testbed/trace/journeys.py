@@ -13,7 +13,7 @@ from typing import Literal
 from testbed.bpf import IPPROTO_TCP, IPPROTO_UDP
 from testbed.plan import Protocol
 from testbed.trace.forms import WINDOW
-from testbed.trace.packet import ECHO, Ends, Frame, Neighbour, Packet, decode
+from testbed.trace.packet import ACK, ECHO, SYN, Ends, Frame, Neighbour, Packet, decode
 
 Direction = Literal["request", "reply", "error"]
 
@@ -143,7 +143,7 @@ class _Sorter:
         self.question = question
         self.word = question.mark.to_bytes(4, "big")
         self.asked: set[Ends] = set()
-        self.asked = {entry.packet.ends for entry in seen if self._plain(entry.packet) == "request"}
+        self.asked = {entry.packet.ends for entry in seen if self._begins(entry.packet)}
 
     def sort(self, packet: Packet) -> tuple[Direction | None, Direction | None]:
         """(direction, of an error: the direction of its subject); None: it belongs to something else."""
@@ -151,6 +151,12 @@ class _Sorter:
             subject = self._plain(packet.quoted) if packet.quoted else None
             return ("error", subject) if subject else (None, None)
         return self._plain(packet), None
+
+    def _begins(self, packet: Packet) -> bool:
+        """Whether it is a first packet of the flow, by its mark alone."""
+        if packet.protocol == IPPROTO_TCP:
+            return packet.seq == self.question.mark and packet.flags & (SYN | ACK) == SYN
+        return self._plain(packet) == "request"
 
     def _plain(self, packet: Packet) -> Direction | None:
         if packet.offset:
@@ -164,11 +170,12 @@ class _Sorter:
                 return self._segment(packet) if packet.protocol == IPPROTO_TCP else None
 
     def _segment(self, packet: Packet) -> Direction | None:
-        if (packet.seq - self.question.mark) % (1 << 32) <= WINDOW:
-            return "request"
-        if (packet.ack - self.question.mark) % (1 << 32) <= WINDOW and packet.flags:
-            return "reply"
-        return None
+        """By its numbers; where both fit (the server may have begun with a number close by), by its ends."""
+        there = (packet.seq - self.question.mark) % (1 << 32) <= WINDOW
+        back = bool(packet.flags & ACK) and (packet.ack - self.question.mark) % (1 << 32) <= WINDOW
+        if there and back:
+            return "reply" if packet.ends.reverse in self.asked and packet.ends not in self.asked else "request"
+        return "request" if there else "reply" if back else None
 
     def _echo(self, packet: Packet) -> Direction | None:
         if (packet.protocol, packet.kind) not in ECHO or not packet.payload.startswith(self.word):

@@ -74,20 +74,25 @@ class Tracer(Generic[Answer]):
         self.runtime, self.plan, self.ask, self.failed, self.faults = runtime, plan, ask, failed, faults
         self.lab = Map.of(plan)
 
-    def trace(self, flow: Flow) -> Trace[Answer]:
+    def trace(self, flow: Flow, *, plain: bool = False) -> Trace[Answer]:
         """Ask a flow and follow it.
+
+        Args:
+            plain: only the walk; nothing is asked about its hops, and a failure is not explained.
 
         Raises:
             ProbeError: the lab cannot be watched. NoSuchNodeError: the source does not run.
         """
         mark, version = new_mark(flow), ipaddress.ip_address(flow.address).version
         places = _places(self.plan, self.runtime.state())
-        before = counters(self.runtime, places)
+        before = {} if plain else counters(self.runtime, places)
         with capture(self.runtime, places, program(flow.protocol, version, mark), (flow.source, None)) as recording:
             answer = self.ask(flow, mark)
-        after = counters(self.runtime, places)
+        after = {} if plain else counters(self.runtime, places)
         question = Question(flow.protocol, mark, flow.source, flow.address, flow.port)
         found = walk(recording.frames, question, self.lab, recording.dropped)
+        if plain:
+            return Trace(flow, answer, found, recording, self.lab)
         inquiry = Inquiry(self.runtime, self.lab, version)
         forward = inquiry.facts(found.forward) if found.forward else ()
         back = inquiry.facts(found.back) if found.back else ()
