@@ -121,7 +121,8 @@ def _identity(packet: Packet) -> tuple[object, ...]:
     common = (packet.version, packet.protocol, packet.ident)
     if packet.is_error:  # what it quotes is translated with it
         return (*common, packet.kind, packet.code, quoted[:3])
-    return (*common, packet.seq, packet.ack, packet.flags, packet.kind, packet.payload_length, packet.payload)
+    length = packet.payload_length if packet.protocol in (IPPROTO_TCP, IPPROTO_UDP) else 0  # fragments are shorter
+    return (*common, packet.seq, packet.ack, packet.flags, packet.kind, length, packet.payload)
 
 
 def _fragments_of(group: Sequence[Sighting], later: Sequence[Sighting]) -> Iterator[Sighting]:

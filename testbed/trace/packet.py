@@ -227,7 +227,8 @@ def _udp(packet: Packet, data: bytes, size: int) -> Packet:
         network = int.from_bytes(data[12:15], "big")
         return _ip(data[30:], (*packet.tunnels, f"vxlan {network} {packet.ends}"))
     ends = replace(packet.ends, source_port=source, destination_port=destination)
-    return replace(packet, ends=ends, payload=data[8 : 8 + KEPT], payload_length=max(size - 8, 0))
+    length = int.from_bytes(data[4:6], "big") or size  # of the whole datagram, also in its first fragment
+    return replace(packet, ends=ends, payload=data[8 : 8 + KEPT], payload_length=max(length - 8, 0))
 
 
 def _icmp(packet: Packet, data: bytes, size: int) -> Packet:

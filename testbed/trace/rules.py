@@ -82,7 +82,7 @@ def dnat_chain(listing: str, before: Ends, address: str, port: int, *, local: bo
     wanted = {f"{address}:{port}", f"[{address}]:{port}", address}
     for name, rules in table.items():
         if any((match := _TARGET.search(rule)) and (match[1] or match[2]) in wanted for rule in rules):
-            way = _way(table, name, before, local=local, seen=())
+            way = [name] if BUILT_IN.fullmatch(name) else _way(table, name, before, local=local, seen=())
             if way:
                 return way
     return []

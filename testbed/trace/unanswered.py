@@ -59,6 +59,8 @@ def strayed(case: Case) -> Cause | None:
     if path is None or path.delivered or path.last.interface_out or len(path.hops) < 2:
         return None
     hop, before = path.last, path.hops[-2]
+    if hop.node in case.lab.forwarders:
+        return None
     routes = dict(zip(path.hops, case.facts, strict=False))
     route = routes[before].route if before in routes else None
     by = f" by {route}" if route and not route.error else ""
