@@ -45,7 +45,7 @@ def connection_of(entries: Iterable[Connection], seen: Ends) -> Connection | Non
 
 
 IPTABLES = ("filter", "nat", "mangle", "raw", "security")
-_TARGET = re.compile(r"-j DNAT --to-destination (\S+)|\bdnat (?:ip6? )?to (\S+)")
+_TARGET = re.compile(r"-j DNAT --to-destination (\S+)|\bdnat (?:ip6? )?to ([\[\d]\S*)")
 
 
 def chains(listing: str) -> dict[str, list[str]]:
@@ -79,13 +79,19 @@ def dnat_chain(listing: str, before: Ends, address: str, port: int, *, local: bo
         before: the packet as it came. local: whether it was made in this namespace.
     """
     table = chains(listing)
-    wanted = {f"{address}:{port}", f"[{address}]:{port}", address}
     for name, rules in table.items():
-        if any((match := _TARGET.search(rule)) and (match[1] or match[2]) in wanted for rule in rules):
+        if any(_writes(rule, address, port) for rule in rules):
             way = [name] if BUILT_IN.fullmatch(name) else _way(table, name, before, local=local, seen=())
             if way:
                 return way
     return []
+
+
+def _writes(rule: str, address: str, port: int) -> bool:
+    """Whether a rule writes this destination, by itself or out of several (kube-proxy's mode nftables: `numgen`)."""
+    if match := _TARGET.search(rule):
+        return (match[1] or match[2]) in {f"{address}:{port}", f"[{address}]:{port}", address}
+    return "dnat" in rule and re.search(rf": {re.escape(address)} \. {port}\b", rule) is not None
 
 
 def dnat_target(listing: str, passed: Iterable[str]) -> tuple[str, int] | None:
@@ -103,11 +109,17 @@ BUILT_IN = re.compile("(?i)prerouting|output|nat-prerouting|nat-output")
 
 
 def _way(table: dict[str, list[str]], name: str, before: Ends, *, local: bool, seen: tuple[str, ...]) -> list[str]:
-    """The shortest way of jumps, by rules that concern the packet, from a built-in chain (left out) to `name`."""
+    """The shortest way of jumps, by rules that concern the packet, from a built-in chain (left out) to `name`.
+
+    A chain that no rule names is reached by a map of nft, which is not looked into: the way begins there.
+    """
     ways = []
-    for caller, rules in table.items():
-        jump = re.compile(rf"(?:-j|-g|jump|goto) {re.escape(name)}(?![\w-])")
-        if caller in (name, *seen) or not any(jump.search(rule) and _concerns(rule, before, local) for rule in rules):
+    jump = re.compile(rf"(?:-j|-g|jump|goto) {re.escape(name)}(?![\w-])")
+    callers = {caller: [rule for rule in rules if jump.search(rule)] for caller, rules in table.items()}
+    if not any(callers.values()):
+        return [name]
+    for caller, rules in callers.items():
+        if caller in (name, *seen) or not any(_concerns(rule, before, local) for rule in rules):
             continue
         if BUILT_IN.fullmatch(caller):
             return [name]
@@ -117,15 +129,17 @@ def _way(table: dict[str, list[str]], name: str, before: Ends, *, local: bool, s
 
 
 _CONDITIONS = (
-    (re.compile(r"(!)? ?-s (\S+)"), "source"),
-    (re.compile(r"(!)? ?-d (\S+)"), "destination"),
-    (re.compile(r"(!)? ?--dport (\d+)"), "destination_port"),
+    (re.compile(r"(! )?-s ([\da-f.:/]+)"), "source"),
+    (re.compile(r"(! )?-d ([\da-f.:/]+)"), "destination"),
+    (re.compile(r"(! )?--dport (\d+)"), "destination_port"),
+    (re.compile(r"\bip6? saddr (!= )?([\da-f.:/]+)"), "source"),
+    (re.compile(r"\bip6? daddr (!= )?([\da-f.:/]+)"), "destination"),
 )
 
 
 def _concerns(rule: str, before: Ends, local: bool) -> bool:
-    """Whether what an iptables rule says of addresses and ports is true of a packet; of nft rules nothing is known."""
-    if "--src-type LOCAL" in rule and not local:
+    """Whether what a rule says of addresses, and one of iptables of ports, is true of a packet."""
+    if ("--src-type LOCAL" in rule or "fib saddr type local" in rule) and not local:
         return False
     for pattern, what in _CONDITIONS:
         if match := pattern.search(rule):

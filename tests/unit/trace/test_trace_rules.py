@@ -84,6 +84,33 @@ def test_what_iptables_shows_better_is_left_out_of_what_nft_shows():
     assert dnat_chain(NFT, Ends("1.1.1.1", "2.2.2.2", 5, 80), "10.0.0.9", 8080) == ["prerouting"]
 
 
+MODE_NFTABLES = """\
+table ip kube-proxy {
+\tmap service-ips {
+\t\telements = { 3.3.3.3 . tcp . 22 : goto external-A-default/ssh/tcp/ }
+\t}
+\tchain service-A-default/ssh/tcp/ {
+\t\tmeta l4proto tcp dnat ip to numgen random mod 2 map { 0 : 192.168.1.1 . 22, 1 : 192.168.1.2 . 22 }
+\t}
+\tchain local-A-default/ssh/tcp/ {
+\t\tmeta l4proto tcp dnat ip to numgen random mod 1 map { 0 : 192.168.1.1 . 22 }
+\t}
+\tchain external-A-default/ssh/tcp/ {
+\t\tip saddr 192.168.0.0/16 goto service-A-default/ssh/tcp/ comment "short-circuit pod traffic"
+\t\tfib saddr type local goto service-A-default/ssh/tcp/
+\t\tgoto local-A-default/ssh/tcp/
+\t}
+}
+"""
+
+
+@pytest.mark.parametrize(("source", "chain"), [("10.20.20.20", "local"), ("192.168.1.9", "service")])
+def test_chains_of_mode_nftables(source, chain):
+    before = Ends(source, "3.3.3.3", 4000, 22)
+    expected = ["external-A-default/ssh/tcp/", f"{chain}-A-default/ssh/tcp/"]
+    assert dnat_chain(MODE_NFTABLES, before, "192.168.1.1", 22) == expected
+
+
 def test_sources_are_written_by_targets_not_by_comments():
     assert [chain for chain, _ in snat_chain(SAVED)] == ["cali-POSTROUTING"]
 
