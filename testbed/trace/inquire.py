@@ -15,7 +15,7 @@ from testbed.trace.evidence import HopFacts
 from testbed.trace.map import Map, Place
 from testbed.trace.netfilter import connections
 from testbed.trace.packet import Ends
-from testbed.trace.routing import Decision, decision, longest
+from testbed.trace.routing import Decision, decision, longest, refusal
 from testbed.trace.rules import Connection, comment, connection_of, dnat_chain, snat_chain
 from testbed.trace.walk import Hop, Path
 
@@ -110,7 +110,9 @@ class Inquiry:
         try:
             answer = json.loads(self.runtime.run(*place, words))
         except CommandError as error:
-            return Decision(mark=mark, error=error.output.strip().removeprefix("RTNETLINK answers: "))
+            said = error.output.strip().removeprefix("RTNETLINK answers: ")
+            kind, rule = refusal(self.rules(place), mark, iif or "lo", ends.source, ends.destination)
+            return Decision(kind=kind or "unicast", rule=rule, mark=mark, error=said)
         except (TestbedError, ValueError) as error:
             return Decision(mark=mark, error=str(error))
         return decision(answer, self.rules(place), mark, iif or "lo", ends.source)

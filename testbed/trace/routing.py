@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+ACTIONS = {"6": "blackhole", "7": "unreachable", "8": "prohibit"}  # FR_ACT_… in linux/fib_rules.h
 TABLES = {"255": "local", "254": "main", "253": "default"}
 
 
@@ -84,6 +85,17 @@ def _rule(rules: Sequence[dict[str, Any]], table: str, mark: int, iif: str, sour
     return ""
 
 
+def refusal(rules: Sequence[dict[str, Any]], mark: int, iif: str, source: str, destination: str) -> tuple[str, str]:
+    """(kind, words) of the first rule that matches a packet and refuses it by itself; empty texts: none does."""
+    for rule in rules:
+        action = ACTIONS.get(rule.get("action", ""), "")
+        if action and _matches(rule, mark, iif, source):
+            to = f"{rule['dst']}/{rule['dstlen']}" if "dstlen" in rule else rule.get("dst", "all")
+            if to == "all" or destination in _Net(to):
+                return action, rule_words(rule)
+    return "", ""
+
+
 def _matches(rule: dict[str, Any], mark: int, iif: str, source: str) -> bool:
     if "fwmark" in rule and mark & int(rule.get("fwmask", "0xffffffff"), 0) != int(rule["fwmark"], 0):
         return False
@@ -111,7 +123,8 @@ def rule_words(rule: dict[str, Any]) -> str:
     to = f" to {rule['dst']}" + (f"/{rule['dstlen']}" if "dstlen" in rule else "") if "dst" in rule else ""
     iif = f" iif {rule['iif']}" if "iif" in rule else ""
     table = TABLES.get(str(rule.get("table", "")), str(rule.get("table", "")))
-    return f"{rule.get('priority', 0)}: from {source}{to}{mark}{iif} lookup {table}"
+    action = ACTIONS.get(rule.get("action", ""), f"lookup {table}")
+    return f"{rule.get('priority', 0)}: from {source}{to}{mark}{iif} {action}"
 
 
 def longest(routes: Sequence[dict[str, Any]]) -> dict[str, Any] | None:

@@ -104,6 +104,19 @@ def too_big(case: Case) -> Cause | None:
     return None
 
 
+def misaddressed(case: Case) -> Cause | None:
+    """The frame was for a station that is not there."""
+    path = case.path
+    if path is None or path.delivered or not path.ignored or not path.last.interface_out:
+        return None
+    hop, other = path.last, path.ignored[0]
+    sentence = (
+        f"{hop.name} sent {case.subject} out by {hop.interface_out} to a link-layer address that nobody there has: "
+        f"{other} got the frame and ignored it"
+    )
+    return cause(case, "wrong-neighbour", sentence)
+
+
 def link_down(case: Case) -> Cause | None:
     path, scene = case.path, case.scene
     if path is None or scene is None or path.delivered or not path.last.interface_out:
@@ -141,6 +154,8 @@ def no_route(case: Case) -> Cause | None:
     if path is None or scene is None or path.delivered or path.last.interface_out or scene.route is None:
         return None
     hop = path.last
+    if scene.route.error and scene.route.rule:
+        return cause(case, scene.route.kind, f"{hop.name} did not pass on {case.subject}: rule {scene.route.rule}")
     if scene.route.kind in KINDS or (scene.route.error and scene.best_kind in KINDS):
         kind = scene.route.kind if scene.route.kind in KINDS else scene.best_kind
         route = scene.best or scene.route

@@ -53,6 +53,23 @@ def mute(case: Case) -> Cause | None:
     return None
 
 
+def silent(case: Case) -> Cause | None:
+    """The connection came about, which is the kernel's doing; the program said nothing."""
+    walk = case.walk
+    if walk.back is None or not walk.back.delivered or is_reset(walk.back) or walk.forward is None:
+        return None
+    replies = [path for path in walk.paths if path.direction == "reply"]
+    questions = [path for path in walk.paths if path.direction == "request" and path.packet.payload_length]
+    if not questions or not questions[0].delivered or any(path.packet.payload_length for path in replies):
+        return None
+    hop = walk.forward.last
+    return blamed(
+        cause(case, "no-answer", f"{hop.name} accepted the connection, but its program did not answer", at=hop),
+        case.context,
+        hop,
+    )
+
+
 def strayed(case: Case) -> Cause | None:
     """It ended at a host that it was not meant for."""
     path = case.path

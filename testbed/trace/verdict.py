@@ -51,9 +51,11 @@ LOOKS: Sequence[Callable[[Case], Cause | None]] = (
     stopped.too_big,
     stopped.not_forwarding,
     stopped.no_route,
+    stopped.misaddressed,
     stopped.link_down,
     unanswered.refused,
     unanswered.no_way_back,
     unanswered.mute,
+    unanswered.silent,
     unanswered.strayed,
 )

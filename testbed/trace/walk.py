@@ -75,6 +75,7 @@ class Path(PathClaims):
     Args:
         words: what packet it is. copies: how many times it was sent, all told.
         delivered: whether it reached one who has its destination address, or who answered it.
+        ignored: nodes that got its frame after the last hop, addressed to another station.
     """
 
     direction: Direction
@@ -84,6 +85,7 @@ class Path(PathClaims):
     packet: Packet
     about: Direction | None = None
     copies: int = 1
+    ignored: tuple[str, ...] = ()
 
     @property
     def first(self) -> Hop:
@@ -182,7 +184,17 @@ def _path(journey: Journey, question: Question, lab: Map, answering: set[str]) -
     replied = journey.direction == "request" and last.node in answering
     home = journey.direction != "reply" or last.node == question.source
     delivered = here and home and (last.ends.destination in own or replied)
-    return Path(journey.direction, words(journey.packet), tuple(hops), delivered, journey.packet, journey.about)
+    end = visits[-1][-1].frame.time
+    later = [entry.frame for entry in journey.sightings if entry.frame.time > end and entry.frame.way == "other"]
+    return Path(
+        journey.direction,
+        words(journey.packet),
+        tuple(hops),
+        delivered,
+        journey.packet,
+        journey.about,
+        ignored=tuple(dict.fromkeys(frame.node for frame in later)),
+    )
 
 
 def _visits(sightings: Sequence[Sighting]) -> list[list[Sighting]]:

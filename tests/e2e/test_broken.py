@@ -66,6 +66,11 @@ def carry_out(session: Session, commands: tuple[Command, ...]) -> None:
         if node == "kill":
             name, process = text.split()
             assert session.runtime.signal(session.node(name).name, process, signal.SIGKILL)
+        elif node in ("stop", "cont"):
+            for name in session.node(text).processes:
+                session.runtime.signal(
+                    session.node(text).name, name, signal.SIGSTOP if node == "stop" else signal.SIGCONT
+                )
         elif node == "node":
             os.kill(session.node(text).pid, signal.SIGKILL)
         elif text.startswith("nft "):

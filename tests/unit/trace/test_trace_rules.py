@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed.trace.packet import Ends
-from testbed.trace.routing import decision, longest, rule_words
+from testbed.trace.routing import decision, longest, refusal, rule_words
 from testbed.trace.rules import (
     Connection,
     RuleEvent,
@@ -180,6 +180,17 @@ def test_rules_in_words():
     assert rule_words({"priority": 5, "src": "all", "dst": "10.0.0.0", "dstlen": 8, "iif": "eth1", "table": "254"}) == (
         "5: from all to 10.0.0.0/8 iif eth1 lookup main"
     )
+
+
+def test_rules_that_refuse():
+    rules = [
+        RULES[0],
+        {"priority": 10, "src": "10.0.0.0", "srclen": 8, "dst": "1.1.1.1", "action": "6"},
+        {"priority": 11, "src": "all", "fwmark": "0x1", "action": "7"},
+    ]
+    assert refusal(rules, 0, "eth0", "10.1.1.1", "1.1.1.1") == ("blackhole", "10: from 10.0.0.0/8 to 1.1.1.1 blackhole")
+    assert refusal(rules, 0, "eth0", "10.1.1.1", "1.1.1.2") == ("", "")
+    assert refusal(rules, 1, "eth0", "9.9.9.9", "1.1.1.2")[0] == "unreachable"
 
 
 def test_the_most_specific_route():

@@ -153,6 +153,44 @@ def test_ttl():
     assert (cause.kind, cause.node) == ("ttl", "r")
 
 
+def test_frame_for_another_station():
+    stranger = frame(3, "s", "eth0", "other", PASSED)
+    cause = explain(case([*THERE[:3], stranger], dataclasses.replace(AT_R, peer_links={"out0": (1500, True)})))
+    assert (cause.kind, cause.node) == ("wrong-neighbour", "r")
+    assert "s got the frame and ignored it" in cause.sentence
+
+
+def test_connection_without_an_answer():
+    """The server's kernel accepts; its program says nothing to what was asked."""
+
+    def there(time: int, data: bytes) -> list[Frame]:
+        return [
+            frame(time, "c", "eth0", "out", data),
+            frame(time + 1, "r", "in0", "in", data, vrf="red"),
+            frame(time + 2, "r", "out0", "out", data, vrf="red"),
+            frame(time + 3, "s", "eth0", "in", data),
+        ]
+
+    accepted = ipv4(S, C, TCP, tcp(80, 4000, 9, 501, SYN | ACK), ident=0)
+    back = [
+        frame(10, "s", "eth0", "out", accepted),
+        frame(11, "r", "out0", "in", accepted, vrf="red"),
+        frame(12, "r", "in0", "out", accepted, vrf="red"),
+        frame(13, "c", "eth0", "in", accepted),
+    ]
+    asked = ipv4(C, S, TCP, tcp(4000, 80, 501, 10, ACK, b"GET /"), ident=8)
+    cause = explain(case([*THERE, *back, *there(20, asked)], dataclasses.replace(AT_S, listening=True)))
+    assert (cause.kind, cause.node) == ("no-answer", "s")
+    assert "accepted the connection" in cause.sentence
+
+
+def test_rule_that_refuses():
+    refused = Decision(kind="blackhole", rule="10: from 10.0.1.0/24 blackhole", error="Invalid argument")
+    cause = explain(case(THERE[:2], dataclasses.replace(AT_R, route=refused)))
+    assert (cause.kind, cause.node) == ("blackhole", "r")
+    assert "rule 10: from 10.0.1.0/24 blackhole" in cause.sentence
+
+
 def test_mtu_told_by_icmp():
     error = ipv4(R, C, ICMP, icmp(3, 4, 1300, ASKED))
     cause = explain(case([*THERE[:2], frame(5, "r", "in0", "out", error, vrf="red")], AT_R))
