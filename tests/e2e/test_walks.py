@@ -7,14 +7,17 @@ import json
 import shutil
 
 import pytest
+from typer.testing import CliRunner
 
 from testbed import run
+from testbed.cli.main import app
 from testbed.plan import FlowStep
 from testbed.report.pcapng import notes, pcapng
 from testbed.report.picture import drawing
 from testbed.report.sequence import sequence
 from testbed.report.walks import walk_lines
 from testbed.session import Session
+from testbed.trace import capture
 from testbed.trace.steps import unmet
 from testbed.trace.walk import Path, Walk
 
@@ -144,6 +147,30 @@ def test_every_packet_of_many_requests_is_followed(edge):
         assert trace.walk.back.delivered
         ways.add(tuple(hop.node for hop in trace.walk.forward.hops if hop.node.startswith("spine")))
     assert ways <= {("spine1",), ("spine2",)}
+
+
+def test_lost_packets_are_counted_and_shown(edge, monkeypatch):
+    """With room for one packet or two, most of a login does not fit."""
+    monkeypatch.setattr(capture, "BUFFER", 4096)
+    trace = edge.trace(edge.chosen(["ssh-from-amf"])[0])
+    assert trace.answer.passed
+    assert trace.walk.dropped
+    assert "the walk may have gaps" in walk_lines(trace)[-1]
+
+
+def test_on_the_command_line(edge, tmp_path):
+    told = CliRunner().invoke(app, ["trace", "smf-from-ops", edge.name, "--json"])
+    assert told.exit_code == 0, told.output
+    data = json.loads(told.stdout)
+    assert data["cause"]["kind"] == "no-listener"
+    assert [hop["node"] for hop in data["request"]["hops"]] == ["ops"]
+    file = tmp_path / "walk.pcapng"
+    argv = ["trace", edge.name, "--from", "client", "--to", "service/echo-far", "--protocol", "http"]
+    told = CliRunner().invoke(app, [*argv, "--pcapng", str(file)])
+    assert told.exit_code == 0, told.output
+    assert "DNAT" in told.stdout
+    assert file.stat().st_size > 1000
+    assert CliRunner().invoke(app, ["trace", edge.name, "--from", "client"]).exit_code == 2
 
 
 @pytest.mark.skipif(not shutil.which("tshark"), reason="tshark is not installed")
