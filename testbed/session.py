@@ -174,6 +174,8 @@ def _refuse_devices(plan: Plan) -> None:
         answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
         if not answer.works:
             raise UnsupportedError(f"VRF driver device: {answer.detail}; the driver netns does without")
+
+
 def faults(status: Status) -> tuple[Fault, ...]:
     """What a lab's status says is not as planned, as an explanation takes it."""
     found: list[Fault] = []

@@ -16,7 +16,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
 from testbed.bpf import IPPROTO_IPIP, SNAP, Field, Instruction, compiled, encoded, ipv4, only, vxlan
