@@ -15,16 +15,25 @@ from typing import TYPE_CHECKING
 from testbed import run
 from testbed.deploy import apply, login
 from testbed.deploy.control import SessionState
-from testbed.deploy.readiness import log_path, sessions
+from testbed.deploy.readiness import describe_session, log_path, sessions
 from testbed.deploy.status import Outline, Status, take
-from testbed.errors import InputError, NoSuchLabError, NoSuchNodeError, ProbeError, Problem, UnsupportedError
+from testbed.errors import (
+    InputError,
+    NoSuchLabError,
+    NoSuchNodeError,
+    ProbeError,
+    Problem,
+    TestbedError,
+    UnsupportedError,
+)
 from testbed.events import Event, Observer, Step, ignore
 from testbed.model.names import host_label
 from testbed.plan import BgpSession, Flow, Node, Plan, VrfDriver
 from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
-from testbed.probe.result import LastVerdict, Verdict
+from testbed.probe.result import Answer, LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
+from testbed.questions import asked
 from testbed.runtime import engine, kernel, lock, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.containerlab import ContainerlabRuntime
@@ -32,6 +41,9 @@ from testbed.runtime.kind_nodes import KindNodesRuntime
 from testbed.runtime.netns import NetnsRuntime
 from testbed.runtime.netns import labs as netns_labs
 from testbed.runtime.supervised import STATE
+from testbed.trace.context import Fault
+from testbed.trace.steps import unmet
+from testbed.trace.tracer import Trace, Tracer
 
 if TYPE_CHECKING:
     from testbed.model.lab import Lab
@@ -163,6 +175,25 @@ def _refuse_devices(plan: Plan) -> None:
         answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
         if not answer.works:
             raise UnsupportedError(f"VRF driver device: {answer.detail}; the driver netns does without")
+
+
+def faults(status: Status) -> tuple[Fault, ...]:
+    """What a lab's status says is not as planned, as an explanation takes it."""
+    found: list[Fault] = []
+    for node in status.nodes:
+        if not node.running:
+            found.append(Fault("gone", node.name, None, f"{node.name} is {node.absence}"))
+            continue
+        for link in node.interfaces:
+            if link.state != "up":
+                kind = "carrier" if link.state == "no carrier" else "interface"  # the other end is what is down
+                found.append(Fault(kind, node.name, link.vrf, f"{node.name}: {link.name} is {link.state}"))
+        ended = [process.name for process in node.processes if not process.running]
+        found += [Fault("process", node.name, None, f"{node.name}: {name} has ended") for name in ended]
+    for session, state in status.sessions:
+        if not state.established:
+            found.append(Fault("session", session.node, session.vrf, describe_session(session, state)))
+    return tuple(found)
 
 
 class Session:
@@ -394,9 +425,65 @@ class Session:
 
     def test(self, names: Sequence[str] = (), on_verdict: Callable[[Verdict], None] = lambda _: None) -> list[Verdict]:
         """Ask the live network the flows of these names (all when none is given) and remember the verdicts."""
-        verdicts = probes.run(self.chosen(names), self.runtime, self.secrets(), on_verdict)
+        chosen = self.chosen(names)
+        plain = [flow for flow in chosen if not flow.steps]
+        found = {verdict.flow.name: verdict for verdict in probes.run(plain, self.runtime, self.secrets(), on_verdict)}
+        for flow in chosen:
+            if flow.steps:
+                found[flow.name] = self._walked(flow)
+                on_verdict(found[flow.name])
+        verdicts = [found[flow.name] for flow in chosen]
         self._remember(verdicts)
         return verdicts
+
+    def _walked(self, flow: Flow) -> Verdict:
+        """The verdict of a flow with steps: its packets must have taken them, too."""
+        try:
+            trace = self._tracer().trace(flow, plain=True)
+        except TestbedError as error:
+            detail = f"the question could not be asked: {error}"
+            return Verdict(flow, Answer("error", detail), passed=False, reasons=(detail,))
+        reasons = (*trace.answer.reasons, *unmet(trace.walk, flow.steps))
+        return dataclasses.replace(trace.answer, passed=not reasons, reasons=reasons)
+
+    def explained(self, flow: Flow) -> list[str]:
+        """Why a flow fails, as lines: it is asked once more, and followed. Says why where that cannot be done."""
+        from testbed.report.walks import cause_lines
+
+        try:
+            return cause_lines(self.trace(flow))
+        except (TestbedError, OSError) as error:
+            return [f"its packets could not be followed: {error}"]
+
+    def question(self, source: str, to: str, protocol: str, port: int = 0) -> Flow:
+        """A flow that the lab does not declare.
+
+        Args:
+            source: a node or pod. to: an address, a node, "NODE/VRF", or "service/NAME" ("service/NAMESPACE/NAME").
+            protocol: tcp, udp, icmp or http. port: 0: the only one of a Service; 80 for http; none for icmp.
+
+        Raises:
+            InputError: it cannot be asked so. NoSuchNodeError: there is no such node.
+        """
+        return asked(self.plan, self.node(source).name, to, protocol, port)
+
+    def trace(self, flow: Flow) -> Trace[Verdict]:
+        """Ask one flow, and follow its packets through every namespace of the lab.
+
+        Raises:
+            ProbeError: the lab cannot be watched. NoSuchNodeError: the flow's source does not run.
+        """
+        return self._tracer().trace(flow)
+
+    def _tracer(self) -> Tracer[Verdict]:
+        secrets = self.secrets()
+        return Tracer(
+            self.runtime,
+            self.plan,
+            lambda flow, mark: probes.ask(flow, self.runtime, secrets, mark),
+            lambda verdict: (not verdict.passed or verdict.answer.outcome != "ok", verdict.answer.detail),
+            lambda: faults(self.status()),
+        )
 
     def _remember(self, verdicts: Sequence[Verdict]) -> None:
         kept = {verdict.flow: verdict for verdict in self.last_verdicts()}

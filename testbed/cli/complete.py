@@ -43,6 +43,11 @@ def labs_and_flows(ctx: typer.Context, incomplete: str) -> list[str]:
     return _beginning(lambda: [*_running(), *_flows(ctx)], incomplete)
 
 
+def flows(ctx: typer.Context, incomplete: str) -> list[str]:
+    """The flows of all running labs."""
+    return _beginning(lambda: _flows(ctx), incomplete)
+
+
 def _running() -> list[str]:
     from testbed.session import running
 

@@ -10,7 +10,7 @@ import typer
 
 from testbed.cli import complete
 from testbed.cli.options import JsonOption, running_session
-from testbed.cli.terminal import console, show, show_json
+from testbed.cli.terminal import console, show, show_json, show_lines
 from testbed.events import Awaited, Step
 
 if TYPE_CHECKING:
@@ -54,7 +54,11 @@ def prove(
     session, flows = _meant(names or [])
     with session, Display(silent=json) as display:
         verdicts = ask(session, flows, display)
+        explained = [] if json else [(entry, session.explained(entry.flow)) for entry in verdicts if not entry.passed]
     _print(session.name, verdicts, json=json)
+    for verdict, lines in explained:
+        typer.echo(f"\n{verdict.flow.name}: {lines[0]}")
+        show_lines(f"  {line}" for line in lines[1:])
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
 

@@ -34,7 +34,7 @@ def flow_problems(lab: Lab) -> list[Problem]:
         if flow.name in seen:
             problems.append(Problem(f"two flows are named {flow.name}", flow.origin.at("name")))
         seen.add(flow.name)
-        problems += [*_ends(lab, flow), *_others(lab, flow), *_passages(lab, flow), *_fields(flow)]
+        problems += [*_ends(lab, flow), *_others(lab, flow), *_passages(lab, flow), *_fields(flow), *_steps(lab, flow)]
     return problems
 
 
@@ -107,6 +107,34 @@ def _passages(lab: Lab, flow: Flow) -> Iterator[Problem]:
         yield Problem("vrf is that of the routers in via or notVia, and there are none", flow.origin.at("vrf"))
     elif flow.vrf and flow.vrf not in lab.vrfs:
         yield no_vrf(lab, flow.vrf, flow.origin.at("vrf"))
+
+
+def _check_step(at: FlowTarget) -> None:
+    if at.service or at.address or at.vrf:
+        raise PlaceError("a step is at a node or a pod", "add vrf: NAME beside at" if at.vrf else "")
+
+
+def _steps(lab: Lab, flow: Flow) -> Iterator[Problem]:
+    """Places and VRFs of steps; the steps of the answer stand after those of the request, as they happen."""
+    answering = False
+    for index, step in enumerate(flow.steps):
+        try:
+            _check_step(_known(lab, step.at))
+        except PlaceError as error:
+            yield error.at(flow, "steps", index, "at")
+        if step.vrf and step.vrf not in lab.vrfs:
+            yield no_vrf(lab, step.vrf, flow.origin.at("steps", index, "vrf"))
+        for field, places in (("from", step.source), ("to", step.to)):
+            for path, text in each(places, field):
+                try:
+                    _known(lab, text)
+                except PlaceError as error:
+                    yield error.at(flow, "steps", index, *path)
+        if answering and not step.reply:
+            yield Problem("a step of the request stands after one of the reply", flow.origin.at("steps", index))
+        answering = answering or step.reply
+    if flow.expect != "ok" and any(step.reply for step in flow.steps):
+        yield Problem(f"a flow that must end in {flow.expect} has no reply", flow.origin.at("steps"))
 
 
 def _fields(flow: Flow) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ from testbed.compile.topology import Topology
 from testbed.errors import Problem
 from testbed.load.explain import suggest
 from testbed.model import kube
-from testbed.model.lab import Flow, FlowTarget, Lab
+from testbed.model.lab import Flow, FlowStep, FlowTarget, Lab
 from testbed.model.lab import Places as LabPlaces
 
 PORTS = {"ssh": 22, "http": 80, "dns": 53}
@@ -219,6 +219,26 @@ class _Resolver:
             query=flow.query,
             answer=flow.answer or "",
             timeout=flow.timeout,
+            steps=tuple(self._step(index, step) for index, step in enumerate(flow.steps)),
+        )
+
+    def _step(self, index: int, step: FlowStep) -> plan.FlowStep:
+        """A step with its names resolved; of several pods of a workload the first."""
+        at = ("steps", index)
+        node = ""
+        try:
+            node = self.places.source(place(self.places.lab, step.at))[0]
+        except PlaceError as error:
+            self.problems.append(error.at(self.flow, *at, "at"))
+        return plan.FlowStep(
+            node=node,
+            vrf=step.vrf or "",
+            enters=step.enters or "",
+            leaves=step.leaves or "",
+            source=self._each("from", step.source, self.places.addresses, at),
+            destination=self._each("to", step.to, self.places.addresses, at),
+            port=step.port or 0,
+            reply=step.reply,
         )
 
     def _source(self) -> tuple[str, bool]:
@@ -245,14 +265,18 @@ class _Resolver:
         return port
 
     def _each(
-        self, field: str, stated: LabPlaces, resolve: Callable[[str | FlowTarget], tuple[str, ...]]
+        self,
+        field: str,
+        stated: LabPlaces,
+        resolve: Callable[[str | FlowTarget], tuple[str, ...]],
+        within: tuple[str | int, ...] = (),
     ) -> tuple[str, ...]:
         found: list[str] = []
         for path, text in each(stated, field):
             try:
                 found += resolve(text)
             except PlaceError as error:
-                self.problems.append(error.at(self.flow, *path))
+                self.problems.append(error.at(self.flow, *within, *path))
         return tuple(dict.fromkeys(found))
 
     def _passages(self, field: str, names: Iterable[str]) -> tuple[tuple[str, str | None], ...]:

@@ -393,6 +393,22 @@ Names = tuple[str, ...]
 Places = str | FlowTarget | tuple[str | FlowTarget, ...]
 
 
+class FlowStep(Located):
+    """One numbered step of a flow's walk: where its first packet passes, and what it looks like as it goes out there.
+
+    At the end of the way: as it came in.
+    """
+
+    at: str | FlowTarget = Field(description="a node, or a workload's pod")
+    vrf: VrfName | None = Field(default=None, description="that it is in, or comes from, or goes to")
+    enters: Word | None = Field(default=None, alias="in", description="the interface, or the VRF behind it")
+    leaves: Word | None = Field(default=None, alias="out", description="the interface, or the VRF behind it")
+    source: Places = Field(default=(), alias="from", description="whose address its source is, any of these")
+    to: Places = Field(default=(), description="whose address its destination is, any of these")
+    port: Port | None = Field(default=None, description="its destination port")
+    reply: bool = Field(default=False, description="the first packet of the answer, not of the request")
+
+
 class Flow(Located):
     """A question to the live network, and the answer it must give.
 
@@ -424,6 +440,7 @@ class Flow(Located):
     query: str = Field(default="", description="dns: the name to ask for")
     answer: Address | None = Field(default=None, description="dns: the address it must have; IPv6 asks for AAAA")
     timeout: float = Field(default=1.0, gt=0, le=60, description="seconds without an answer that make a time-out")
+    steps: tuple[FlowStep, ...] = Field(default=(), description="what the packets do on their way, in this order")
 
 
 class Lab(Located):

@@ -265,6 +265,28 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class FlowStep:
+    """A place that a flow's first packet, or the first of the answer, must pass, and what it must then look like.
+
+    Args:
+        node: node or pod. vrf: it must be in, come from or go to.
+        enters, leaves: the interface it must come in or go out by, or the VRF that lies behind that; empty: any.
+        source, destination: addresses any of which it must have as it goes out (at the end: as it came in); empty: any.
+        port: its destination port then; 0: any.
+        reply: whether it is the answer's packet.
+    """
+
+    node: str
+    vrf: str = ""
+    enters: str = ""
+    leaves: str = ""
+    source: tuple[str, ...] = ()
+    destination: tuple[str, ...] = ()
+    port: int = 0
+    reply: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Flow:
     """One question to the live network and the answer it must give, with every name resolved.
 
@@ -277,6 +299,7 @@ class Flow:
         forwarded_for: addresses any of which X-Forwarded-For must have held at the backend.
         query, answer: for dns, a name and the address it must have.
         timeout: seconds to wait for an answer, also before `timeout` is the verdict.
+        steps: what its packets must do on their way.
     """
 
     name: str
@@ -300,6 +323,7 @@ class Flow:
     query: str = ""
     answer: str = ""
     timeout: float = 1.0
+    steps: tuple[FlowStep, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,13 +134,17 @@ def lanes(flows: Sequence[Flow]) -> list[list[int]]:
     return list(groups.values())
 
 
-def ask(flow: Flow, sockets: Sockets, secrets: Secrets = NO_SECRETS) -> Verdict:
-    """Ask one flow, watch the places it names, and judge."""
+def ask(flow: Flow, sockets: Sockets, secrets: Secrets = NO_SECRETS, mark: int = 0) -> Verdict:
+    """Ask one flow, watch the places it names, and judge.
+
+    Args:
+        mark: what its first packet shall carry; 0: whatever suits.
+    """
     probe = probe_for(flow.protocol)
     try:
         if not flow.via and not flow.not_via:
-            return judge(flow, probe(sockets, flow, secrets), ())
-        mark = new_mark(flow.protocol)
+            return judge(flow, probe(sockets, flow, secrets, mark), ())
+        mark = mark or new_mark(flow.protocol)
         with watch(sockets, flow, mark) as reached:
             answer = probe(sockets, flow, secrets, mark)
             return judge(flow, answer, reached())

@@ -16,10 +16,10 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import NamedTuple
 
+from testbed.bpf import IPPROTO_IPIP, SNAP, Field, Instruction, compiled, encoded, ipv4, only, vxlan
 from testbed.errors import ProbeError
 from testbed.plan import Flow, Protocol
 from testbed.probe.opening import family_of
@@ -29,31 +29,8 @@ from testbed.runtime.base import Sockets
 DNS_FLAGS = 0x0100
 """The second half of the header of a plain question: a query, recursion desired (RFC 1035, 4.1.1)."""
 
-# linux/if_ether.h, linux/if_packet.h, asm-generic/socket.h
-ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800
-PACKET_OTHERHOST = 3
-SO_ATTACH_FILTER = 26
-
-# Classic BPF (linux/filter.h): load from a constant offset, mask, compare, end.
-LOAD = {1: 0x30, 2: 0x28, 4: 0x20}
-AND, JUMP, JUMP_IF_EQUAL, RETURN = 0x54, 0x05, 0x15, 0x06
-PACKET_TYPE, INTERFACE = 0xFFFFF000 + 4, 0xFFFFF000 + 8
-"""Where a load yields the packet's type and the index of its interface: SKF_AD_OFF + SKF_AD_PKTTYPE, SKF_AD_IFINDEX."""
-SNAP = 256
-"""Bytes kept of a packet."""
-
-IPPROTO_IPIP, VXLAN_PORT = 4, 4789
-
-Instruction = tuple[int, int, int, int]
-
-
-class Field(NamedTuple):
-    """`size` bytes at `offset` from the outermost IP header must, under `mask`, be `value`."""
-
-    size: int
-    offset: int
-    value: int
-    mask: int = 0xFFFFFFFF
+ETH_P_ALL = 0x0003  # linux/if_ether.h
+SO_ATTACH_FILTER = 26  # asm-generic/socket.h
 
 
 def new_mark(protocol: Protocol) -> int:
@@ -89,60 +66,9 @@ def layouts(flow: Flow, mark: int) -> tuple[tuple[Field, ...], ...]:
         protocol, offset = _transport(flow.protocol, 6)
         return ((Field(1, 0, 0x60, 0xF0), Field(1, 6, protocol), Field(4, 40 + offset, mark)),)
     protocol, offset = _transport(flow.protocol, 4)
-    ipip = (*_ipv4(0, IPPROTO_IPIP), *_ipv4(20, protocol), Field(4, 40 + offset, mark))
-    vxlan = (
-        *_ipv4(0, socket.IPPROTO_UDP),
-        Field(2, 22, VXLAN_PORT),
-        Field(2, 48, ETH_P_IP),
-        *_ipv4(50, protocol),
-        Field(4, 70 + offset, mark),
-    )
-    return ((*_ipv4(0, protocol), Field(4, 20 + offset, mark)), ipip, vxlan)
-
-
-def compiled(forms: Sequence[Sequence[Field]]) -> tuple[Instruction, ...]:
-    """A filter that lets in a packet of any of these forms, unless it is for another station.
-
-    A load beyond the end of a packet ends a filter with "no", so forms that look further in come later.
-    """
-    program: list[Instruction] = [
-        (LOAD[4], 0, 0, PACKET_TYPE),
-        (JUMP_IF_EQUAL, 0, 1, PACKET_OTHERHOST),
-        (RETURN, 0, 0, 0),
-    ]
-    for fields in forms:
-        program += _form(fields)
-    return (*program, (RETURN, 0, 0, 0))
-
-
-def only(interfaces: Collection[int] | None) -> tuple[Instruction, ...]:
-    """The beginning of a filter that goes on for packets of these interfaces alone; None: for all."""
-    if interfaces is None:
-        return ()
-    program: list[Instruction] = [(LOAD[4], 0, 0, INTERFACE)]
-    for passed, index in enumerate(sorted(interfaces), 1):
-        program += [(JUMP_IF_EQUAL, 0, 1, index), (JUMP, 0, 0, 2 * (len(interfaces) - passed) + 1)]
-    return (*program, (RETURN, 0, 0, 0))
-
-
-def _form(fields: Sequence[Field]) -> list[Instruction]:
-    """Instructions that return when all fields match, and else go on behind the last of them."""
-    steps: list[Instruction] = []
-    for field in fields:
-        steps.append((LOAD[field.size], 0, 0, field.offset))
-        if field.mask != 0xFFFFFFFF:
-            steps.append((AND, 0, 0, field.mask))
-        steps.append((JUMP_IF_EQUAL, 0, 0, field.value))
-    steps.append((RETURN, 0, 0, SNAP))
-    return [
-        (code, 0, len(steps) - index - 1, value) if code == JUMP_IF_EQUAL else (code, yes, no, value)
-        for index, (code, yes, no, value) in enumerate(steps)
-    ]
-
-
-def _ipv4(offset: int, protocol: int) -> tuple[Field, ...]:
-    """An IPv4 header of 20 bytes at `offset`, of an unfragmented packet or a first fragment."""
-    return Field(1, offset, 0x45), Field(1, offset + 9, protocol), Field(2, offset + 6, 0, 0x1FFF)
+    ipip = (*ipv4(0, IPPROTO_IPIP), *ipv4(20, protocol), Field(4, 40 + offset, mark))
+    in_vxlan = (*vxlan(), *ipv4(50, protocol), Field(4, 70 + offset, mark))
+    return ((*ipv4(0, protocol), Field(4, 20 + offset, mark)), ipip, in_vxlan)
 
 
 def _transport(protocol: Protocol, version: int) -> tuple[int, int]:
@@ -158,7 +84,7 @@ def _transport(protocol: Protocol, version: int) -> tuple[int, int]:
 
 @contextmanager
 def _tap(sockets: Sockets, place: Place, program: Sequence[Instruction]) -> Iterator[socket.socket]:
-    code = b"".join(struct.pack("HBBI", *instruction) for instruction in program)
+    code = encoded(program)
     buffer = ctypes.create_string_buffer(code, len(code))
     try:
         # SOCK_DGRAM: without the link's header, so that the IP header is at 0 whatever the interface.

@@ -65,7 +65,8 @@ class FlowItem(pytest.Item):
         self.file.registry.record(self.lab, verdict)
         self.user_properties += [(name, value) for name, value in _facts(verdict).items() if value]
         if not verdict.passed:
-            raise FlowFailedError(verdict, evidence.gather(self.lab.plan, self.lab.session.runtime, verdict.flow))
+            found = evidence.gather(self.lab.plan, self.lab.session.runtime, verdict.flow)
+            raise FlowFailedError(verdict, [*self.lab.session.explained(verdict.flow), "", *found])
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> str:
         """The text of a failure: sentences for what the network or the user did, a traceback for the rest."""

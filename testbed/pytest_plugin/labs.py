@@ -29,6 +29,7 @@ from testbed.pytest_plugin.capabilities import missing_programs, not_run, requir
 from testbed.runtime.base import NodeState
 from testbed.session import TOPOLOGIES, Session, vrf_driver_of
 from testbed.session import compiled as topology
+from testbed.trace.walk import Walk
 
 if TYPE_CHECKING:
     from testbed.report.page import LabSection
@@ -88,6 +89,16 @@ class LiveLab:
     def test(self, *flows: str) -> list[Verdict]:
         """Ask the network the flows of these names; all when none is given."""
         return self.session.test(flows)
+
+    def trace(self, flow: str) -> Walk:
+        """Ask a flow of this name and return its walk, of which a test can claim things (docs/trace.md)."""
+        return self.session.trace(self.session.chosen([flow])[0]).walk
+
+    def walk(
+        self, source: str | dict[str, str], to: str | dict[str, str], protocol: str, **question: str | float
+    ) -> Walk:
+        """The walk of one question, in the words of `probe`."""
+        return self.session.trace(self._question(source=source, to=to, protocol=protocol, **question)).walk
 
     def node(self, name: str) -> NodeHandle:
         """A node by its name. Raises NoSuchNodeError when it does not run."""

@@ -24,8 +24,13 @@ def svg(graph: Topology, path: Sequence[str] = (), *, alone: bool = True) -> str
     Raises:
         UnsupportedError: Graphviz is not installed.
     """
-    text = _laid_out("svg", dot(graph, path))
-    drawn = text[text.index("<svg") :]
+    return drawing(dot(graph, path), alone=alone)
+
+
+def drawing(text: str, *, alone: bool = True) -> str:
+    """A graph in the DOT language as SVG; `alone` and errors as for `svg`."""
+    drawn = laid_out("svg", text)
+    drawn = drawn[drawn.index("<svg") :]
     drawn = re.sub(r"<!--.*?-->\n?", "", drawn, flags=re.DOTALL)
     drawn = re.sub(r' id="[^"]*"', "", drawn)  # several pictures may stand in one page
     drawn = re.sub(r' width="[^"]*" height="[^"]*"', "", drawn, count=1)
@@ -42,10 +47,11 @@ def style_sheet() -> str:
 
 def drawio_file(graph: Topology) -> str:
     """The graph as a draw.io file. Raises UnsupportedError when Graphviz is not installed."""
-    return drawio(graph, json.loads(_laid_out("json", dot(graph))))
+    return drawio(graph, json.loads(laid_out("json", dot(graph))))
 
 
-def _laid_out(form: str, text: str) -> str:
+def laid_out(form: str, text: str) -> str:
+    """What Graphviz makes of a graph in one of its formats. Raises UnsupportedError when it is not installed."""
     try:
         return run.run([GRAPHVIZ, f"-T{form}"], stdin=text)
     except UnsupportedError:

@@ -114,7 +114,7 @@ def dot(graph: Topology, path: Sequence[str] = ()) -> str:
     """
     steps = {frozenset(pair) for pair in itertools.pairwise(path)}
     lines = [
-        f"graph {_quoted(graph.name)} {{",
+        f"graph {quoted(graph.name)} {{",
         '  graph [bgcolor="transparent", nodesep=0.35, ranksep=0.6, tooltip=" "]',
         '  node [shape=box, style=rounded, fontname="sans-serif", fontsize=11, margin="0.14,0.08", height=0.4]',
         '  edge [fontname="sans-serif", fontsize=9]',
@@ -123,13 +123,13 @@ def dot(graph: Topology, path: Sequence[str] = ()) -> str:
         chosen = " on-path" if box.name in path else ""
         corners = "rounded" if box.kind == "router" else "solid"
         lines.append(
-            f"  {_quoted(box.name)} [label={_label(box)}, style={corners}, "
-            f'class="{box.kind}{chosen}", tooltip={_quoted(f"{box.kind} {box.name}")}]'
+            f"  {quoted(box.name)} [label={_label(box)}, style={corners}, "
+            f'class="{box.kind}{chosen}", tooltip={quoted(f"{box.kind} {box.name}")}]'
         )
     heights = _heights(graph)
     for cable in graph.cables:
         ends = sorted((cable.a, cable.b), key=lambda name: -heights.get(name, 0))
-        lines.append(f"  {_quoted(ends[0])} -- {_quoted(ends[1])} [{_facts(graph, cable, frozenset(ends) in steps)}]")
+        lines.append(f"  {quoted(ends[0])} -- {quoted(ends[1])} [{_facts(graph, cable, frozenset(ends) in steps)}]")
     return "\n".join([*lines, "}", ""])
 
 
@@ -151,13 +151,14 @@ def _facts(graph: Topology, cable: Cable, chosen: bool) -> str:
     named = [vrf for vrf in cable.vrfs if vrf]
     colour = f"vrf{graph.vrfs.index(named[0]) % VRF_COLOURS}" if len(cable.vrfs) == 1 and named else "several"
     words = f"{colour} on-path" if chosen else colour
-    facts = [f'class="{words}"', f"tooltip={_quoted(chr(10).join(cable.details))}"]
+    facts = [f'class="{words}"', f"tooltip={quoted(chr(10).join(cable.details))}"]
     if named:
-        facts.append(f"label={_quoted(', '.join(named))}")
+        facts.append(f"label={quoted(', '.join(named))}")
     return ", ".join(facts)
 
 
-def _quoted(text: str) -> str:
+def quoted(text: str) -> str:
+    """A text as a quoted string of the DOT language."""
     escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     return f'"{escaped}"'
 
@@ -165,7 +166,7 @@ def _quoted(text: str) -> str:
 def _label(box: Box) -> str:
     """Graphviz' HTML-like label: the name, and below it the pods."""
     if not box.pods:
-        return _quoted(box.name)
+        return quoted(box.name)
     rows = "".join(f'<br/><font point-size="9">{escape(pod)}</font>' for pod in box.pods)
     return f"<<b>{escape(box.name)}</b>{rows}>"
 

@@ -76,6 +76,9 @@ class FakeSession:
     def secrets(self) -> None:
         return None
 
+    def explained(self, flow: Flow) -> list[str]:
+        return [f"why: {flow.source} knows why"]
+
     def test(self, names: tuple[str, ...]) -> list[Verdict]:
         flows = [flow for flow in self.machine.running[self.name].flows if flow.name in names]
         return [verdict(flow, flow.name in self.machine.failing) for flow in flows]
@@ -159,6 +162,8 @@ def test_a_flow_that_fails_says_what_was_expected_and_shows_evidence(pytester, m
         [
             "web: h1 → h2 (10.0.0.1 port 8080, tcp)",
             "  expected an answer, but nothing came back within 1 s",
+            "",
+            "why: h1 knows why",
             "",
             "evidence about h1",
         ]

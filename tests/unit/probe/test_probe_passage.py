@@ -11,20 +11,9 @@ import struct
 
 import pytest
 
+from testbed.bpf import INTERFACE, JUMP, JUMP_IF_EQUAL, LOAD, RETURN, Field, compiled, only
 from testbed.plan import Flow
-from testbed.probe.passage import (
-    INTERFACE,
-    JUMP,
-    JUMP_IF_EQUAL,
-    LOAD,
-    RETURN,
-    SO_ATTACH_FILTER,
-    Field,
-    compiled,
-    layouts,
-    new_mark,
-    only,
-)
+from testbed.probe.passage import SO_ATTACH_FILTER, layouts, new_mark
 
 MARK = 0xA1B2C3D4
 IN_MARK = MARK.to_bytes(4, "big")

@@ -1,0 +1,74 @@
+"""Causes that lie in the way a packet took: it was sent into the wrong network, or not at all. Pure."""
+
+from __future__ import annotations
+
+from testbed.trace.case import Case, cause, silence
+from testbed.trace.evidence import Cause, HopFacts
+from testbed.trace.walk import Hop
+
+
+def nothing_sent(case: Case) -> Cause | None:
+    if case.walk.forward is not None:
+        return None
+    source = case.walk.question.source
+    if case.scene and case.scene.denied:
+        chain, rule = case.scene.denied
+        return Cause("policy", source, None, f"{source} dropped the request itself, in chain {chain}: {rule}")
+    asked = [entry for entry in case.walk.solicitations if entry.node == source and not entry.answered]
+    if asked:
+        return Cause("unresolved", source, None, f"{source} sent nothing: {silence(case, asked[0].target)}")
+    return Cause("not-sent", source, None, f"{source} sent nothing: {case.detail}", ())
+
+
+def by_mark(case: Case) -> Cause | None:
+    """A mark led a packet away from who has its destination."""
+    for hop, facts in _decided(case):
+        route = facts.route
+        owners = {node for node, _ in case.lab.owners(hop.ends.destination)}
+        if not route or not route.mark or route.error or not owners or case.path is None:
+            continue
+        nearer = case.lab.peers.get((hop.node, hop.interface_out), ("", ""))[0]
+        beside = {peer[0] for port, peer in case.lab.peers.items() if port[0] == hop.node}
+        if owners & beside and nearer not in owners:
+            sentence = (
+                f"{hop.name} routed {case.subject} to {hop.ends.destination} out by {_by(hop)}, "
+                f"by its mark {route.mark:#x} "
+                f"(rule {route.rule}); {hop.ends.destination} is {sorted(owners)[0]}, which is beside it"
+            )
+            return cause(case, "wrong-mark", sentence, f"{hop.name}: {route}", at=hop)
+    return None
+
+
+def wrong_vrf(case: Case) -> Cause | None:
+    """A node between networks sent the packet into another than the one its destination is in."""
+    for hop, facts in _decided(case):
+        there = _wanted(case, hop)
+        if not there or not hop.network_out or hop.network_out in there or len(case.lab.networks(hop.place)) < 2:
+            continue
+        what = "the client" if case.path and case.path.direction == "reply" else hop.ends.destination
+        by = f" by table {facts.route.table}'s {facts.route.to}" if facts.route and not facts.route.error else ""
+        sentence = (
+            f"{case.subject} from {(hop.arrived or hop.ends).source} left {hop.node} by {_by(hop)}{by}; "
+            f"{what} is in VRF {' or '.join(sorted(there))}"
+        )
+        return cause(case, "wrong-vrf", sentence, *([f"{hop.name}: {facts.route}"] if facts.route else []), at=hop)
+    return None
+
+
+def _decided(case: Case) -> list[tuple[Hop, HopFacts]]:
+    return list(zip(case.path.hops, case.facts, strict=False)) if case.path else []
+
+
+def _wanted(case: Case, hop: Hop) -> frozenset[str]:
+    """The VRFs in which the packet's destination is: for a reply, the one its request came in by; else its owners'."""
+    if case.path is None or case.walk.forward is None:
+        return frozenset()
+    if case.path.direction == "reply":
+        entered = [other.network_in for other in case.walk.forward.hops if other.node == hop.node and other.network_in]
+        return frozenset(entered)
+    owners = [place for place in case.lab.owners(hop.ends.destination) if place[0] != hop.node]
+    return frozenset(network for place in owners for network in case.lab.networks(place))
+
+
+def _by(hop: Hop) -> str:
+    return f"{hop.interface_out} (VRF {hop.network_out})" if hop.network_out else hop.interface_out

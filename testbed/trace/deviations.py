@@ -1,0 +1,96 @@
+"""Where a place is not as its Plan says: routes, rules of netfilter, settings. Sessions and programs are status's."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from testbed.errors import TestbedError
+from testbed.plan import Node, Plan
+from testbed.runtime.base import Runtime
+from testbed.trace.context import Fault
+from testbed.trace.map import Place
+from testbed.trace.rules import chains
+
+LISTERS: dict[str, tuple[str, ...]] = {"iptables-restore": ("iptables-save",), "ip6tables-restore": ("ip6tables-save",)}
+
+
+def deviations(runtime: Runtime, plan: Plan, places: Iterable[Place]) -> tuple[Fault, ...]:
+    """What is not as planned in these places; those that do not run are left out."""
+    nodes = {node.name: node for node in plan.nodes}
+    found: list[Fault] = []
+    for name, vrf in dict.fromkeys(places):
+        try:
+            found += [*_routes(runtime, nodes[name], vrf), *_rules(runtime, nodes[name], vrf)]
+        except (TestbedError, ValueError):
+            continue
+    return tuple(found)
+
+
+def absent(runtime: Runtime, plan: Plan, places: Iterable[Place]) -> tuple[tuple[Place, str], ...]:
+    """The routes that BGP should have brought to these places, and that are not there."""
+    found = []
+    for place in dict.fromkeys(places):
+        wanted = [entry.prefix for entry in plan.routes if (entry.node, entry.vrf) == place]
+        if wanted:
+            there = {_network(route["dst"]) for route in _listed(runtime, *place) if route.get("type") != "blackhole"}
+            found += [(place, prefix) for prefix in wanted if _network(prefix) not in there]
+    return tuple(found)
+
+
+def _listed(runtime: Runtime, node: str, vrf: str | None) -> list[dict[str, Any]]:
+    try:
+        four, six = (
+            json.loads(runtime.run(node, vrf, ("ip", "-N", "-j", family, "route", "show", "table", "all")) or "[]")
+            for family in ("-4", "-6")
+        )
+    except (TestbedError, ValueError):
+        return []
+    return [*four, *six]
+
+
+def _network(text: str) -> str:
+    return "default" if text in ("default", "0.0.0.0/0", "::/0") else str(ipaddress.ip_network(text, strict=False))
+
+
+def _routes(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
+    planned = [route for route in node.routes if route.vrf == vrf]
+    if not planned:
+        return
+    there = {
+        (_network(route["dst"]), str(route.get("table", "254")), route.get("gateway", ""), route.get("dev", ""))
+        for route in _listed(runtime, node.name, vrf)
+    }
+    for route in planned:
+        known = {(to, table, gateway) for to, table, gateway, _ in there}
+        if (_network(route.to), str(route.table), route.via) not in known:
+            table = f" in table {route.table}" if route.table != 254 else ""
+            via = f" via {route.via}" if route.via else ""
+            text = f"{_named(node.name, vrf)} lacks its planned route {route.to}{via}{table}"
+            yield Fault("route", node.name, vrf, text, route.to)
+
+
+def _rules(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
+    """Chains that have fewer rules than planned; what the rules say is not compared."""
+    planned: dict[tuple[str, ...], Counter[str]] = {}
+    for ruleset in node.rulesets:
+        if ruleset.vrf == vrf and ruleset.tool != "nfacct":
+            lister = LISTERS.get(ruleset.tool, ("nft", "list", "ruleset"))
+            planned.setdefault(lister, Counter()).update(_counts(ruleset.text))
+    for lister, wanted in planned.items():
+        there = _counts(runtime.run(node.name, vrf, lister))
+        for chain, number in wanted.items():
+            if there[chain] < number:
+                what = f"chain {chain} has {there[chain]} rules, and {number} are planned"
+                yield Fault("rules", node.name, vrf, f"{_named(node.name, vrf)}: {what}")
+
+
+def _counts(text: str) -> Counter[str]:
+    return Counter({chain: len(rules) for chain, rules in chains(text).items() if rules})
+
+
+def _named(node: str, vrf: str | None) -> str:
+    return f"{node} (VRF {vrf})" if vrf else node

@@ -1,0 +1,70 @@
+"""What was found out about a walk besides its packets, as plain data. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from testbed.trace.routing import Decision
+
+
+@dataclass(frozen=True, slots=True)
+class HopFacts:
+    """What the live lab says of one hop.
+
+    Args:
+        route: the decision that sent the packet on; None: there was none to make (bridged).
+        connection: the entry of connection tracking. rewrites: a sentence for each address that was rewritten.
+    """
+
+    route: Decision | None = None
+    connection: str = ""
+    rewrites: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """The place where a packet was last seen, looked at closely.
+
+    Args:
+        node, vrf: the place. route: what the kernel says about the packet there.
+        destination: of the packet when it is routed there, as far as is known.
+        best: the type and text of the most specific route that holds its destination; empty: none does.
+        denied: (chain, rule) that dropped it when it was asked again; None: no rule did. marks: that it had then.
+        counted: names of the kernel's counters that rose, with by how much.
+        unresolved: next hops whose link-layer address nobody told.
+        links: interface → (MTU, whether it is up), here. peer_links: interface here → the same of its other end.
+        settings: sysctls that matter.
+        listening: whether the place has a socket for the packet; None: not known.
+    """
+
+    node: str
+    vrf: str | None
+    route: Decision | None = None
+    destination: str = ""
+    best: str = ""
+    best_kind: str = ""
+    denied: tuple[str, str] | None = None
+    marks: tuple[int, ...] = ()
+    counted: Mapping[str, int] = field(default_factory=dict)
+    unresolved: tuple[str, ...] = ()
+    links: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
+    peer_links: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
+    settings: Mapping[str, str] = field(default_factory=dict)
+    listening: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a flow failed.
+
+    Args:
+        kind: one word, such as no-route, wrong-vrf, rp-filter, policy, reject, no-listener, unresolved, mtu.
+        node, vrf: where. sentence: the verdict in one sentence. evidence: lines that support it.
+    """
+
+    kind: str
+    node: str
+    vrf: str | None
+    sentence: str
+    evidence: tuple[str, ...] = ()

@@ -1,0 +1,73 @@
+"""What a walk knows of the lab it is in: links, VRFs, addresses. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from testbed.plan import Plan
+
+Place = tuple[str, str | None]
+"""A node or pod, and one of its routing instances (None: the default one)."""
+Port = tuple[str, str]
+"""A node and one of its interfaces."""
+
+
+@dataclass(frozen=True, slots=True)
+class Map:
+    """What the walk knows of the lab.
+
+    Args:
+        peers: the other end of each link. vrfs: the routing instance of each interface, in its node.
+        addresses: those of each (node, VRF). bridges: the bridge that an interface is a port of.
+        forwarders: nodes that pass packets on: routers and Kubernetes nodes.
+    """
+
+    peers: Mapping[Port, Port] = field(default_factory=dict)
+    vrfs: Mapping[Port, str | None] = field(default_factory=dict)
+    addresses: Mapping[tuple[str, str | None], frozenset[str]] = field(default_factory=dict)
+    bridges: Mapping[Port, str] = field(default_factory=dict)
+    forwarders: frozenset[str] = frozenset()
+
+    @staticmethod
+    def of(plan: Plan) -> Map:
+        """The map of a Plan."""
+        peers: dict[Port, Port] = {}
+        for link in plan.links:
+            a, b = (link.a.node, link.a.interface), (link.b.node, link.b.interface)
+            peers |= {a: b, b: a}
+        vrfs = {(node.name, entry.name): entry.vrf for node in plan.nodes for entry in node.interfaces}
+        addresses: dict[tuple[str, str | None], frozenset[str]] = {}
+        for node in plan.nodes:
+            for entry in node.interfaces:
+                own = frozenset(text.partition("/")[0] for text in entry.addresses)
+                place = (node.name, entry.vrf)
+                addresses[place] = addresses.get(place, frozenset()) | own
+        bridges = {(node.name, entry.name): entry.master for node in plan.nodes for entry in node.interfaces}
+        forwarders = frozenset(node.name for node in plan.nodes if node.kind in ("router", "kubernetes"))
+        ports = {port: bridge for port, bridge in bridges.items() if bridge}
+        return Map(peers, vrfs, addresses, ports, forwarders)
+
+    def neighbour(self, place: Place, address: str) -> str:
+        """Who has an address: the one that shares a link with a place, if any does; empty: nobody."""
+        owners = self.owners(address)
+        near = {peer[0] for port, peer in self.peers.items() if port[0] == place[0] and self.vrfs.get(port) == place[1]}
+        return next((node for node, _ in owners if node in near), owners[0][0] if owners else "")
+
+    def owners(self, address: str) -> tuple[tuple[str, str | None], ...]:
+        """Who has an address."""
+        return tuple(place for place, own in self.addresses.items() if address in own)
+
+    def networks(self, place: tuple[str, str | None]) -> frozenset[str]:
+        """The VRFs that a routing instance's links lead into."""
+        node, vrf = place
+        own = (port for port, of in self.vrfs.items() if port[0] == node and of == vrf)
+        return frozenset(found for port in own if (found := self.network(node, vrf, port[1])))
+
+    def network(self, node: str, vrf: str | None, interface: str) -> str:
+        """The VRF of what an interface leads into: its own, else that of its link's other end; empty: neither."""
+        own = vrf or self.vrfs.get((node, interface))
+        if own:
+            return own
+        peer = self.peers.get((node, interface))
+        return (self.vrfs.get(peer) or "") if peer else ""

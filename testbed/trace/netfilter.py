@@ -1,0 +1,209 @@
+"""What netfilter of a namespace says of a flow, over a netlink socket in it: connections, and rules as they decide.
+
+Sources: linux/netfilter/nfnetlink.h, nfnetlink_conntrack.h, nf_tables.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from testbed.errors import DeployError, TestbedError
+from testbed.plan import Protocol
+from testbed.runtime.base import Runtime
+from testbed.trace.forms import WINDOW
+from testbed.trace.packet import Ends
+from testbed.trace.rules import IPTABLES, Connection, RuleEvent
+
+NETLINK_NETFILTER, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE = 12, 270, 1, 9
+NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET = 1, 1
+NFNL_SUBSYS_NFTABLES, NFT_MSG_TRACE = 10, 17
+NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
+NLMSG_ERROR, NLMSG_DONE = 2, 3
+HEADER = 16 + 4  # nlmsghdr and nfgenmsg
+SIZE = 1 << 16
+
+# enum nft_trace_attributes, enum nft_trace_types, enum nft_verdicts and netfilter's own verdicts.
+TABLE, CHAIN, HANDLE, TYPE, VERDICT, NETWORK, MARK, POLICY = 1, 2, 3, 4, 5, 8, 14, 16
+TYPES = {1: "policy", 2: "return", 3: "rule"}
+VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto"}
+VERDICTS[-5] = "return"
+WATCH = "testbed-trace"
+"""The table that is put into a namespace for as long as its rules are watched."""
+
+
+def connections(runtime: Runtime, node: str, vrf: str | None, version: int) -> list[Connection]:
+    """The connections that a namespace keeps track of. Raises DeployError when the kernel does not tell."""
+    from pyroute2.netlink.nfnetlink.nfctsocket import nfct_msg  # takes 0.15 s to import
+
+    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_GET
+    request = struct.pack("=IHHIIBBH", HEADER, kind, NLM_F_REQUEST | NLM_F_DUMP, 1, 0, family, 0, 0)
+    found = []
+    with runtime.socket(node, vrf, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
+        sock.send(request)
+        for type_, data in _messages(sock):
+            if type_ == NLMSG_ERROR:
+                number = -struct.unpack_from("=i", data, 16)[0]
+                raise DeployError(f"{node}: its connections cannot be read: {os.strerror(number)}")
+            message = nfct_msg(data)
+            message.decode()
+            if (connection := _connection(message)) is not None:
+                found.append(connection)
+    return found
+
+
+def _messages(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """The messages of a dump, up to its end or an error."""
+    while True:
+        data = sock.recv(SIZE)
+        while len(data) >= 16:
+            length, type_ = struct.unpack_from("=IH", data)
+            if type_ == NLMSG_DONE:
+                return
+            yield type_, data[:length]
+            if type_ == NLMSG_ERROR:
+                return
+            data = data[(length + 3) & ~3 :]
+
+
+def _connection(message: Any) -> Connection | None:
+    orig, reply = message.get_attr("CTA_TUPLE_ORIG"), message.get_attr("CTA_TUPLE_REPLY")
+    if orig is None or reply is None:
+        return None
+    protocol = orig.get_attr("CTA_TUPLE_PROTO").get_attr("CTA_PROTO_NUM")
+    return Connection(protocol, _ends(orig), _ends(reply), message.get_attr("CTA_MARK") or 0)
+
+
+def _ends(tuple_: Any) -> Ends:
+    addresses, protocol = tuple_.get_attr("CTA_TUPLE_IP"), tuple_.get_attr("CTA_TUPLE_PROTO")
+    source = addresses.get_attr("CTA_IP_V4_SRC") or addresses.get_attr("CTA_IP_V6_SRC")
+    destination = addresses.get_attr("CTA_IP_V4_DST") or addresses.get_attr("CTA_IP_V6_DST")
+    identifier = protocol.get_attr("CTA_PROTO_ICMP_ID") or protocol.get_attr("CTA_PROTO_ICMPV6_ID") or 0
+    ports = protocol.get_attr("CTA_PROTO_SRC_PORT") or identifier, protocol.get_attr("CTA_PROTO_DST_PORT") or 0
+    return Ends(source, destination, *ports)
+
+
+@contextmanager
+def watched_rules(
+    runtime: Runtime, node: str, vrf: str | None, protocol: Protocol, mark: int
+) -> Iterator[list[RuleEvent]]:
+    """Have the rules of a namespace say what they decide about a flow, for the length of the block.
+
+    Yields a list that is filled in at its end. A table of its own marks the flow's packets for tracing, at the hooks
+    where packets come in; it decides nothing, and is taken away again.
+
+    Args:
+        mark: of the flow; at most 2^32 - 1 - WINDOW.
+
+    Raises:
+        CommandError, UnsupportedError: nft in the node cannot do it.
+    """
+    events: list[RuleEvent] = []
+    with runtime.socket(node, vrf, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
+        sock.bind((0, 0))
+        sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
+        runtime.run(node, vrf, ("nft", "-f", "-"), _table(protocol, mark))
+        try:
+            yield events
+        finally:
+            sock.setblocking(False)
+            events += _events(sock)
+            runtime.run(node, vrf, ("nft", "delete", "table", "inet", WATCH))
+
+
+def _table(protocol: Protocol, mark: int) -> str:
+    last = mark + WINDOW
+    match protocol:
+        case "icmp":
+            matches = ["meta l4proto { icmp, icmpv6 }"]
+        case "udp" | "dns":
+            matches = ["meta l4proto udp"]
+        case _:
+            matches = [f"tcp sequence {mark}-{last}", f"tcp ackseq {mark}-{last}"]
+    rules = "\n".join(f"    {match} meta nftrace set 1" for match in matches)
+    chains = "\n".join(
+        f"  chain {hook} {{\n    type filter hook {hook} priority -350; policy accept;\n{rules}\n  }}"
+        for hook in ("prerouting", "output")
+    )
+    return f"table inet {WATCH} {{}}\ndelete table inet {WATCH}\ntable inet {WATCH} {{\n{chains}\n}}\n"
+
+
+def _events(sock: socket.socket) -> Iterator[RuleEvent]:
+    while True:
+        try:
+            data = sock.recv(SIZE)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            if error.errno == errno.ENOBUFS:  # more was said than fits: what was read so far still holds
+                return
+            raise
+        while len(data) >= HEADER:
+            length, type_ = struct.unpack_from("=IH", data)
+            if type_ == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE:
+                yield _event(_attributes(data[HEADER:length]))
+            data = data[(length + 3) & ~3 :]
+
+
+def _attributes(data: bytes) -> dict[int, bytes]:
+    found: dict[int, bytes] = {}
+    while len(data) >= 4:
+        length, type_ = struct.unpack_from("=HH", data)
+        if length < 4:
+            break
+        found[type_ & 0x3FFF] = data[4:length]
+        data = data[(length + 3) & ~3 :]
+    return found
+
+
+def _event(found: dict[int, bytes]) -> RuleEvent:
+    verdict = _attributes(found.get(VERDICT, b""))
+    code = int.from_bytes(verdict.get(1, b"\xff\xff\xff\xff"), "big", signed=True)
+    if POLICY in found:
+        code = int.from_bytes(found[POLICY], "big", signed=True)
+    return RuleEvent(
+        table=_text(found.get(TABLE, b"")),
+        chain=_text(found.get(CHAIN, b"")),
+        handle=int.from_bytes(found.get(HANDLE, b""), "big"),
+        kind=TYPES.get(int.from_bytes(found.get(TYPE, b""), "big"), ""),
+        verdict=VERDICTS.get(code, str(code)),
+        mark=int.from_bytes(found.get(MARK, b""), "big"),
+    )
+
+
+def _text(data: bytes) -> str:
+    return data.rstrip(b"\0").decode(errors="replace")
+
+
+def rule_text(runtime: Runtime, node: str, vrf: str | None, event: RuleEvent) -> str:
+    """The rule that an event is about, as iptables or nft shows it, whosever it is; empty when it is gone."""
+    for family in ("inet", "ip", "ip6"):
+        try:
+            listing = runtime.run(node, vrf, ("nft", "-a", "list", "chain", family, event.table, event.chain))
+        except TestbedError:
+            continue
+        rules = [line.strip().rpartition(" # handle ") for line in listing.splitlines()[1:] if " # handle " in line]
+        rules = [rule for rule in rules if not rule[0].startswith(("chain ", "type "))]
+        for index, (text, _, handle) in enumerate(rules):
+            if handle == str(event.handle):
+                return _by_iptables(runtime, node, vrf, family, event, index) or text
+    return ""
+
+
+def _by_iptables(runtime: Runtime, node: str, vrf: str | None, family: str, event: RuleEvent, index: int) -> str:
+    """A rule in the words of iptables, of which nft does not have all (comments); empty when it is nft's own."""
+    if family == "inet" or event.table not in IPTABLES:
+        return ""
+    command = "iptables" if family == "ip" else "ip6tables"
+    try:
+        listing = runtime.run(node, vrf, (command, "-t", event.table, "-S", event.chain))
+    except TestbedError:
+        return ""
+    rules = [line for line in listing.splitlines() if line.startswith("-A ")]
+    return rules[index] if index < len(rules) else ""

@@ -1,0 +1,219 @@
+"""Verdicts drawn from hand-made cases: each kind of cause, and that the graver or earlier one is named."""
+
+# ruff: noqa: E501 - a case a line
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+from trace_frames import ACK, ICMP, RST, SYN, TCP, frame, icmp, ipv4, tcp
+
+from testbed.plan import FlowStep
+from testbed.trace.case import Case
+from testbed.trace.context import Context, Fault
+from testbed.trace.evidence import HopFacts, Scene
+from testbed.trace.journeys import Question
+from testbed.trace.map import Map
+from testbed.trace.packet import Frame
+from testbed.trace.routing import Decision
+from testbed.trace.steps import unmet
+from testbed.trace.verdict import explain
+from testbed.trace.walk import walk
+
+C, R, S = "10.0.1.2", "10.0.1.1", "10.0.2.2"
+LAB = Map(
+    peers={
+        ("c", "eth0"): ("r", "in0"),
+        ("r", "in0"): ("c", "eth0"),
+        ("r", "out0"): ("s", "eth0"),
+        ("s", "eth0"): ("r", "out0"),
+    },
+    vrfs={("c", "eth0"): None, ("r", "in0"): "red", ("r", "out0"): "red", ("s", "eth0"): None},
+    addresses={("c", None): frozenset({C}), ("r", "red"): frozenset({R}), ("s", None): frozenset({S})},
+    forwarders=frozenset({"r"}),
+)
+ASKED = ipv4(C, S, TCP, tcp(4000, 80, 500, 0, SYN))
+PASSED = ipv4(C, S, TCP, tcp(4000, 80, 500, 0, SYN), ttl=63)
+RESET = ipv4(S, C, TCP, tcp(80, 4000, 0, 501, RST | ACK), ident=0)
+THERE = [
+    frame(0, "c", "eth0", "out", ASKED),
+    frame(1, "r", "in0", "in", ASKED, vrf="red"),
+    frame(2, "r", "out0", "out", PASSED, vrf="red"),
+    frame(3, "s", "eth0", "in", PASSED),
+]
+
+
+def case(frames: list[Frame], scene: Scene | None, context: Context = Context()) -> Case:  # noqa: B008 - frozen
+    found = walk(frames, Question("tcp", 500, "c", S, 80), LAB)
+    facts = tuple(HopFacts(Decision("x")) for _ in found.forward.hops) if found.forward else ()
+    return Case(found, LAB, context, facts, (), found.lost or found.forward, scene, "nobody answered")
+
+
+AT_R, AT_S = Scene("r", "red", destination=S), Scene("s", None, destination=S)
+NO_ROUTE = Decision(error="Network is unreachable")
+SESSION = Fault("session", "r", "red", "r: BGP to x (10.9.9.9) in VRF red: Active")
+DEAD = Fault("process", "x", None, "x: bgpd has ended")
+
+
+@pytest.mark.parametrize(
+    ("frames", "scene", "kind", "node", "words"),
+    [
+        (THERE[:2], {"denied": ("filter FORWARD", "-A FORWARD -j DROP")}, "policy", "r", "dropped the request in chain"),
+        (THERE[:2], {"denied": ("broken f", "tcp dport 80 reject")}, "reject", "r", "rejected the request"),
+        (THERE[:2], {"denied": ("filter K", '--comment "a/b has no endpoints" -j REJECT')}, "no-endpoints", "r", "a/b"),
+        (THERE[:2], {"denied": ("filter K", '--comment "a/b has no local endpoints" -j DROP')}, "no-local-endpoint", "r", "a/b"),
+        (THERE[:2], {"denied": ("filter K", "--ctstate INVALID -j DROP")}, "conntrack-invalid", "r", "INVALID"),
+        (THERE[:2], {"unresolved": (S,)}, "unresolved", "r", "s did not answer who has 10.0.2.2"),
+        (THERE[:2], {"unresolved": ("10.0.2.9",)}, "unresolved", "r", "nobody in the lab has its next hop 10.0.2.9"),
+        (
+            THERE[:2],
+            {"settings": {"net/ipv4/conf/in0/rp_filter": "1"}, "counted": {"TcpExt.IPReversePathFilter": 2}},
+            "rp-filter",
+            "r",
+            "way back to 10.0.1.2 is not by in0",
+        ),
+        (THERE[:2], {"route": NO_ROUTE}, "no-route", "r", "r (VRF red) has no route to 10.0.2.2"),
+        (
+            THERE[:2],
+            {"route": Decision(error="Invalid argument"), "best_kind": "blackhole", "best": "blackhole 10.0.2.0/24"},
+            "blackhole",
+            "r",
+            "a blackhole route drops it (blackhole 10.0.2.0/24)",
+        ),
+        (
+            THERE[:2],
+            {"route": Decision(error="No route to host"), "settings": {"net/ipv4/conf/in0/forwarding": "0"}},
+            "forwarding-off",
+            "r",
+            "does not forward",
+        ),
+        (THERE[:3], {"peer_links": {"out0": (30, True)}}, "mtu", "s", "takes at most 30 bytes"),
+        (THERE[:3], {"peer_links": {"out0": (1500, False)}}, "link-down", "s", "s's eth0 is down or gone"),
+        (THERE[:2], {"route": Decision("x", (("", "out0"),)), "links": {"out0": (20, True)}}, "mtu", "r", "MTU of out0, 20"),
+        (THERE[:2], {}, "unknown", "r", "nothing found says why"),
+    ],
+)  # fmt: skip
+def test_stopped_on_its_way(frames, scene, kind, node, words):
+    cause = explain(case(frames, dataclasses.replace(AT_R, **scene)))
+    assert (cause.kind, cause.node) == (kind, node), cause.sentence
+    assert words in cause.sentence
+
+
+def test_nothing_was_sent():
+    assert explain(case([], None)).kind == "not-sent"
+    denied = explain(case([], Scene("c", None, denied=("filter OUTPUT", "drop"))))
+    assert (denied.kind, denied.node) == ("policy", "c")
+
+
+def test_refused_for_want_of_a_listener():
+    refused = [
+        *THERE,
+        frame(9, "s", "eth0", "out", RESET),
+        frame(10, "r", "out0", "in", RESET, vrf="red"),
+        frame(11, "r", "in0", "out", RESET[:8] + b"\x3f" + RESET[9:], vrf="red"),
+        frame(12, "c", "eth0", "in", RESET[:8] + b"\x3f" + RESET[9:]),
+    ]
+    cause = explain(case(refused, dataclasses.replace(AT_S, listening=False)))
+    assert (cause.kind, cause.node) == ("no-listener", "s")
+    assert "nothing listens on port 80" in cause.sentence
+    rejected = explain(case(refused, dataclasses.replace(AT_S, listening=False, denied=("filter INPUT", "reject"))))
+    assert rejected.kind == "reject"
+
+
+def test_no_way_back_and_no_answer():
+    back = Context(way_back=NO_ROUTE)
+    assert "no route back" in explain(case(THERE, dataclasses.replace(AT_S, listening=True), back)).sentence
+    mute = explain(case(THERE, dataclasses.replace(AT_S, listening=True), Context(way_back=Decision("x"))))
+    assert (mute.kind, mute.node) == ("no-answer", "s")
+
+
+def test_translation_that_is_missing_on_the_way_is_to_blame():
+    lost = Fault("rules", "r", "red", "r: chain postrouting has 0 rules, and 1 are planned")
+    cause = explain(case(THERE, AT_S, Context((lost,), way_back=NO_ROUTE)))
+    assert (cause.kind, cause.node) == ("nat-missing", "r")
+    assert cause.sentence.endswith(lost.text)
+
+
+@pytest.mark.parametrize(
+    ("faults", "kind", "node"),
+    [((SESSION,), "bgp-session", "r"), ((SESSION, DEAD), "process", "x"), ((), "no-route", "r")],
+)
+def test_what_took_the_route_away_is_to_blame(faults, kind, node):
+    cause = explain(case(THERE[:2], dataclasses.replace(AT_R, route=NO_ROUTE), Context(faults)))
+    assert (cause.kind, cause.node) == (kind, node)
+    absent = Context(faults, absent=((("r", "red"), "10.0.2.0/24"),))
+    cause = explain(case(THERE[:2], dataclasses.replace(AT_R, route=NO_ROUTE), absent))
+    assert "BGP should have brought 10.0.2.0/24" in cause.sentence
+
+
+def test_ttl():
+    error = ipv4(R, C, ICMP, icmp(11, 0, 0, ASKED))
+    cause = explain(case([*THERE[:2], frame(5, "r", "in0", "out", error, vrf="red")], AT_R))
+    assert (cause.kind, cause.node) == ("ttl", "r")
+
+
+def test_frame_for_another_station():
+    stranger = frame(3, "s", "eth0", "other", PASSED)
+    cause = explain(case([*THERE[:3], stranger], dataclasses.replace(AT_R, peer_links={"out0": (1500, True)})))
+    assert (cause.kind, cause.node) == ("wrong-neighbour", "r")
+    assert "s got the frame and ignored it" in cause.sentence
+
+
+def test_connection_without_an_answer():
+    """The server's kernel accepts; its program says nothing to what was asked."""
+
+    def there(time: int, data: bytes) -> list[Frame]:
+        return [
+            frame(time, "c", "eth0", "out", data),
+            frame(time + 1, "r", "in0", "in", data, vrf="red"),
+            frame(time + 2, "r", "out0", "out", data, vrf="red"),
+            frame(time + 3, "s", "eth0", "in", data),
+        ]
+
+    accepted = ipv4(S, C, TCP, tcp(80, 4000, 9, 501, SYN | ACK), ident=0)
+    back = [
+        frame(10, "s", "eth0", "out", accepted),
+        frame(11, "r", "out0", "in", accepted, vrf="red"),
+        frame(12, "r", "in0", "out", accepted, vrf="red"),
+        frame(13, "c", "eth0", "in", accepted),
+    ]
+    asked = ipv4(C, S, TCP, tcp(4000, 80, 501, 10, ACK, b"GET /"), ident=8)
+    cause = explain(case([*THERE, *back, *there(20, asked)], dataclasses.replace(AT_S, listening=True)))
+    assert (cause.kind, cause.node) == ("no-answer", "s")
+    assert "accepted the connection" in cause.sentence
+
+
+def test_rule_that_refuses():
+    refused = Decision(kind="blackhole", rule="10: from 10.0.1.0/24 blackhole", error="Invalid argument")
+    cause = explain(case(THERE[:2], dataclasses.replace(AT_R, route=refused)))
+    assert (cause.kind, cause.node) == ("blackhole", "r")
+    assert "rule 10: from 10.0.1.0/24 blackhole" in cause.sentence
+
+
+def test_mtu_told_by_icmp():
+    error = ipv4(R, C, ICMP, icmp(3, 4, 1300, ASKED))
+    cause = explain(case([*THERE[:2], frame(5, "r", "in0", "out", error, vrf="red")], AT_R))
+    assert cause.kind == "mtu"
+    assert "next link's MTU is 1300" in cause.sentence
+
+
+def test_evidence_is_told():
+    scene = dataclasses.replace(AT_R, route=NO_ROUTE, counted={"IpExt.InNoRoutes": 3})
+    evidence = explain(case(THERE[:2], scene, Context((SESSION,)))).evidence
+    assert "r (VRF red): Network is unreachable" in evidence
+    assert "r (VRF red) counted IpExt.InNoRoutes: 3 more" in evidence
+    assert f"not as planned: {SESSION.text}" in evidence
+
+
+def test_steps():
+    found = walk(THERE, Question("tcp", 500, "c", S, 80), LAB)
+    good = (
+        FlowStep("c", leaves="red"),
+        FlowStep("r", vrf="red", enters="in0", source=(C,)),
+        FlowStep("s", destination=(S,)),
+    )
+    assert unmet(found, good) == []
+    assert unmet(found, (FlowStep("s"), FlowStep("r"))) == ["step 2: the request did not pass r after s"]
+    assert unmet(found, (FlowStep("r", vrf="blue"),)) == ["step 1: at r, it was in VRF red, not in VRF blue"]
+    assert unmet(found, (FlowStep("s", reply=True),)) == ["step 1: the reply did not pass s"]
