@@ -13,11 +13,9 @@ from testbed.cli.terminal import show_json, show_lines
 from testbed.errors import InputError, Problem
 
 if TYPE_CHECKING:
-    from testbed.plan import Plan
     from testbed.probe.result import Verdict
     from testbed.session import Session
     from testbed.trace.tracer import Trace
-    from testbed.trace.walk import Walk
 
 
 def trace(
@@ -65,12 +63,6 @@ def trace(
         raise typer.Exit(1)
 
 
-def nodes_passed(plan: Plan, walk: Walk) -> list[str]:
-    """The nodes that a flow's packets passed, there and back, in that order; pods are their nodes."""
-    parents = {node.name: node.parent or node.name for node in plan.nodes}
-    return [parents[hop.node] for path in (walk.forward, walk.back) if path for hop in path.hops]
-
-
 def _write(
     session: Session, found: Trace[Verdict], pcapng: Path | None, svg: Path | None, picture: Path | None
 ) -> None:
@@ -88,5 +80,6 @@ def _write(
     if picture:
         from testbed.report.picture import svg as drawn
         from testbed.report.topology import topology
+        from testbed.report.walks import nodes_passed
 
         picture.write_text(drawn(topology(session.plan), nodes_passed(session.plan, found.walk)))

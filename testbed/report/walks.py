@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from testbed.plan import Plan
 from testbed.probe.result import Verdict
 from testbed.report.flows import source, target
 from testbed.report.words import columns, count
@@ -106,3 +107,9 @@ def cause_lines(trace: Trace[Verdict]) -> list[str]:
         if path:
             lines += ["", *_path(path, ())]
     return lines
+
+
+def nodes_passed(plan: Plan, walk: Walk) -> list[str]:
+    """The nodes that a flow's packets passed, there and back, in that order; pods are their nodes."""
+    parents = {node.name: node.parent or node.name for node in plan.nodes}
+    return [parents[hop.node] for path in (walk.forward, walk.back) if path for hop in path.hops]
