@@ -28,6 +28,7 @@ from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
 from testbed.runtime import docker, engine, netns, workshop
 from testbed.runtime.base import NodeState
+from testbed.runtime.namespaces import forget_connections
 from testbed.runtime.supervised import STATE
 
 if TYPE_CHECKING:
@@ -188,6 +189,16 @@ class Session:
             self.runtime.prepare(observer)
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
+        return change
+
+    def switch(self, plan: Plan, *, timeout: float = TIMEOUT, observer: Observer = ignore) -> PlanDiff:
+        """As `up`, for a lab that is to be looked at in another form: nothing that its nodes' connection tracking knows
+        of connections in the form before lives on."""
+        change = self.up(plan, timeout=timeout, observer=observer)
+        for node in plan.nodes:
+            if node.rulesets:  # where there are none, nothing tracks connections
+                for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):
+                    forget_connections(self.runtime.network(node.name, vrf), node.name)
         return change
 
     def _refuse_elsewhere(self) -> None:

@@ -47,7 +47,7 @@ def up(
     check(name or DEFAULT_LAB, runtime)
     plan = compiled(lab, name)
     need_root()
-    with Session(plan.name, runtime) as session, _ended_by_signals(), Display(silent=json) as display:
+    with Session(plan.name, runtime) as session, ended_by_signals(), Display(silent=json) as display:
         before = session.nodes() if session.whole else None
         change = session.up(plan, timeout=timeout, observer=display, keep=keep)
         verdicts = [] if no_test else ask(session, (), display)
@@ -64,7 +64,7 @@ def up(
 
 
 @contextlib.contextmanager
-def _ended_by_signals() -> Iterator[None]:
+def ended_by_signals() -> Iterator[None]:
     """Let SIGTERM and SIGHUP unwind what is going on, as Ctrl-C does, so that a half-made lab is cleared away."""
 
     def leave(number: int, _frame: object) -> None:

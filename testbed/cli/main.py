@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from testbed import __version__
-from testbed.cli import enter, image, life, look, picture, prove
+from testbed.cli import enter, image, life, look, matrix, picture, prove
 from testbed.cli.terminal import INTERRUPTED, complain
 from testbed.errors import TestbedError
 
@@ -74,6 +74,7 @@ app.command("down")(life.down)
 app.command("list")(life.list_labs)
 app.command("status")(look.status)
 app.command("test")(prove.prove)
+app.command("matrix")(matrix.matrix)
 app.command("exec")(enter.execute)
 app.command("ssh")(enter.ssh)
 app.command("logs")(enter.logs)

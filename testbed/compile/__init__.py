@@ -20,6 +20,7 @@ from testbed.compile.topology import Topology
 from testbed.compile.topology import build as build_topology
 from testbed.errors import InputError, Problem
 from testbed.load.manifests import Manifests
+from testbed.load.matrix_checks import matrix_problems
 from testbed.model.images import Catalogue
 from testbed.model.lab import Host, Lab, Router
 from testbed.model.names import host_label
@@ -77,7 +78,7 @@ def _topology(lab: Lab, name: str) -> Topology:
     topology, found = build_topology(lab)
     problems += [*found, *overlap_problems(lab, topology), *cluster_overlaps(lab, topology)]
     problems += bgp.router_id_problems(lab, topology)
-    _stop([*problems, *flow_problems(lab)])
+    _stop([*problems, *flow_problems(lab), *matrix_problems(lab)])
     return topology
 
 

@@ -6,11 +6,14 @@ import ipaddress
 import re
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from testbed.model.base import Located
 from testbed.model.faults import FieldError
 from testbed.model.images import Image
+from testbed.model.matrix import Matrix
 from testbed.model.names import HOST_LABEL, host_label
 from testbed.model.workloads import VariableName
 
@@ -193,6 +196,40 @@ class Nat(Located):
     vrf: VrfName | None = None
 
 
+class _ReturnPath(Located):
+    """Base of the two below: `returnPath: MODE` is short for `returnPath: {mode: MODE}`."""
+
+    vrf: VrfName | None = Field(
+        default=None, description="the VRF that replies shall take; default: that of the only link beside the default"
+    )
+    to: tuple[Destination4, ...] = Field(default=(), description="static: the prefixes of those who ask")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler.resolve_ref_schema(handler(schema))
+        return {"anyOf": [{"enum": made["properties"]["mode"]["enum"]}, made]}
+
+
+class HostReturnPath(_ReturnPath):
+    """How a reply of a host in several VRFs finds the one its request came in by (docs/return-path.md)."""
+
+    mode: Literal["none", "static", "rule-own-ip", "connmark"]
+
+
+class NodeReturnPath(_ReturnPath):
+    """How a reply that passes a Kubernetes node finds the VRF its request came in by (docs/return-path.md)."""
+
+    mode: Literal["none", "static", "rule-lb-ip", "rule-pod-ip", "connmark", "connmark-both", "ctorigdst"]
+    addresses: tuple[Destination4, ...] = Field(
+        default=(), description="rule-lb-ip, ctorigdst: load balancer addresses; default: those that Services have"
+    )
+
+
 class _Node(Located):
     sysctls: dict[str, str | int] = Field(default_factory=dict, description="net.* settings of the node")
 
@@ -216,6 +253,7 @@ class Host(_Node):
     gateway: str = Field(
         default="", description="'none', or the router on one of its links that its default route uses"
     )
+    return_path: HostReturnPath = HostReturnPath(mode="none")
 
 
 class KubernetesNode(_Node):
@@ -223,6 +261,7 @@ class KubernetesNode(_Node):
 
     kind: Literal["kubernetes"]
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    return_path: NodeReturnPath | None = Field(default=None, description="default: the cluster's")
 
 
 Node = Annotated[Router | Host | KubernetesNode, Field(discriminator="kind")]
@@ -287,9 +326,7 @@ class Cluster(Located):
     manifests: tuple[str, ...] = Field(default=(), description="files and folders, relative to the lab file")
     default_route: VrfName | None = Field(default=None, description="the VRF the nodes' default route leads into")
     routes: tuple[ClusterRoute, ...] = ()
-    return_path: Literal["none", "connmark"] = Field(
-        default="none", description="how a reply finds the VRF its request came in by"
-    )
+    return_path: NodeReturnPath = Field(default=NodeReturnPath(mode="none"), description="of each of its nodes")
 
 
 class FlowTarget(Located):
@@ -345,7 +382,7 @@ class Flow(Located):
     protocol: Literal["ssh", "http", "tcp", "udp", "icmp", "dns"]
     port: Port | None = Field(default=None, description="default: the Service's only port, else the protocol's own")
     family: Literal["IPv4", "IPv6"] = "IPv4"
-    expect: Literal["ok", "refused", "timeout", "unreachable"] = "ok"
+    expect: Literal["ok", "refused", "timeout", "reset", "unreachable"] = "ok"
     seen_as: Places = Field(default=(), description="whose address the server must have seen, any of these")
     answered_by: Places = Field(default=(), description="who must have answered, any of these")
     via: Names = Field(default=(), description="nodes that the packets must have passed")
@@ -379,3 +416,4 @@ class Lab(Located):
     images: tuple[Image, ...] = Field(default=(), description="more entries for the image catalogue")
     cluster: Cluster | None = None
     flows: tuple[Flow, ...] = ()
+    matrix: Matrix | None = None

@@ -9,7 +9,8 @@ import subprocess
 import lab_texts
 import pytest
 
-from testbed.compile.return_path import MOST_UPLINKS, ReturnPath, Uplink, connmark
+from testbed.compile.return_path import MOST_UPLINKS, ReturnPath, connmark, ways
+from testbed.compile.uplinks import Uplink
 from testbed.plan import Route, Rule
 
 SBI = Uplink("eth1", "sbi", "10.2.0.1", ("10.2.0.0/24",))
