@@ -192,14 +192,17 @@ class Session:
         return change
 
     def switch(self, plan: Plan, *, timeout: float = TIMEOUT, observer: Observer = ignore) -> PlanDiff:
-        """As `up`, for a lab that is to be looked at in another form: nothing that its nodes' connection tracking knows
-        of connections in the form before lives on."""
+        """As `up`, for a lab that is to be looked at in another form: what its nodes' connection tracking knows of the
+        form before is forgotten."""
         change = self.up(plan, timeout=timeout, observer=observer)
-        for node in plan.nodes:
-            if node.rulesets:  # where there are none, nothing tracks connections
-                for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):
-                    forget_connections(self.runtime.network(node.name, vrf), node.name)
+        self.forget_connections()
         return change
+
+    def forget_connections(self) -> None:
+        """Empty the tables of tracked connections of all nodes that have any."""
+        for node in self.plan.nodes:
+            for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):  # without rules nothing is tracked
+                forget_connections(self.runtime.network(node.name, vrf), node.name)
 
     def _refuse_elsewhere(self) -> None:
         there = runtime_of(self.name)
