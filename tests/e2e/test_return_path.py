@@ -28,7 +28,7 @@ LAB, HOST_LAB = str(LABS / "vrf-return-path"), str(LABS / "vrf-host")
 MODES = ("none", "static", "rule-lb-ip", "rule-pod-ip", "connmark", "connmark-both", "ctorigdst")
 KERNELS_OWN_RULES = (0, 32766, 32767)
 PACKET_OUTGOING = 4  # linux/if_packet.h
-ETH_P_IP = 0x0800
+ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h; packets that leave are shown to the first alone
 CLIENT, BALANCED = "10.10.10.10", "3.3.3.3"
 
 
@@ -129,18 +129,10 @@ def assert_as_planned(lab: Changing, node: Node) -> None:
     """The rules, all tables but `local` and `main`, and of `main` the default route and the static ones."""
     rules = json.loads(lab.node(node.name, "ip", "-json", "rule"))
     live = sorted(rule_facts(rule) for rule in rules if rule["priority"] not in KERNELS_OWN_RULES)
-    planned = [
-        (
-            rule.priority,
-            rule.source or "all",
-            rule.destination,
-            rule.fwmark,
-            rule.fwmask if rule.fwmark else 0,
-            rule.table,
-        )
-        for rule in node.rules
-    ]
-    assert live == sorted(planned)
+    assert live == sorted(
+        (entry.priority, entry.source or "all", entry.destination, entry.fwmark, entry.fwmask, entry.table)
+        for entry in node.rules
+    )
     routes = json.loads(lab.node(node.name, "ip", "-json", "route", "show", "table", "all"))
     found = {route_facts(route) for route in routes if route.get("type", "unicast") == "unicast"}
     wanted = {(route.table, route.to, route.via, route.dev) for route in node.routes}
@@ -186,8 +178,8 @@ class Seen(NamedTuple):
 def capture(session: Session, node: str, interface: str) -> Iterator[list[Seen]]:
     """What passes an interface of a node; complete when the block has ended."""
     seen: list[Seen] = []
-    with session.runtime.socket(node, None, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_IP)) as tap:
-        tap.bind((interface, ETH_P_IP))
+    with session.runtime.socket(node, None, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as tap:
+        tap.bind((interface, ETH_P_ALL))
         # Before it was bound it may have seen other interfaces.
         drain(tap)
         yield seen
@@ -199,7 +191,9 @@ def drain(tap: socket.socket) -> list[Seen]:
     tap.setblocking(False)
     with contextlib.suppress(BlockingIOError):
         while True:
-            data, (_, _, kind, *_) = tap.recvfrom(65535)
+            data, (_, protocol, kind, *_) = tap.recvfrom(65535)
+            if protocol != ETH_P_IP:
+                continue
             addresses = [str(ipaddress.IPv4Address(data[at : at + 4])) for at in (12, 16)]
             found.append(Seen(kind == PACKET_OUTGOING, *addresses))
     return found
