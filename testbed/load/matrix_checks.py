@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 
 from testbed.errors import Problem
@@ -17,7 +18,8 @@ def matrix_problems(lab: Lab) -> list[Problem]:
     """Everything that can be told before a cell is looked at; nothing for a lab without a matrix."""
     if lab.matrix is None:
         return []
-    return [*_flows(lab, lab.matrix), *_axes(lab, lab.matrix), *_rows(lab.matrix)]
+    found = [*_flows(lab, lab.matrix), *_axes(lab, lab.matrix), *_rows(lab.matrix)]
+    return found or list(_coverage(lab.matrix))  # what follows from a wrong name is not worth telling
 
 
 def _flows(lab: Lab, matrix: Matrix) -> Iterator[Problem]:
@@ -56,10 +58,9 @@ def _rows(matrix: Matrix) -> Iterator[Problem]:
                 if field not in ROW_FIELDS:
                     hint = suggest(field, ROW_FIELDS)
                     yield Problem(f"{field!r} is nothing that can be expected of a flow", place, hint)
-        if missing := [flow for flow in matrix.flows if flow not in row.flows]:
+        if missing := [flow for flow in dict.fromkeys(matrix.flows) if flow not in row.flows]:
             message = f"what is expected of {' and '.join(missing)} is missing"
             yield Problem(message, matrix.origin.at("expect", index, "flows"))
-    yield from _coverage(matrix)
 
 
 def _when(matrix: Matrix, index: int, axis: str, wanted: tuple[str, ...]) -> Iterator[Problem]:
@@ -75,6 +76,10 @@ def _when(matrix: Matrix, index: int, axis: str, wanted: tuple[str, ...]) -> Ite
 def _coverage(matrix: Matrix) -> Iterator[Problem]:
     """Cells of which nothing is expected, and entries that no cell is left for."""
     used = set()
+    names = Counter(cell.name for cell in cells(matrix))
+    if twice := [name for name, count in names.items() if count > 1]:
+        message = f"two cells would be named {twice[0]}"
+        yield Problem(message, matrix.origin.at("axes"), "give values other names")
     for cell in cells(matrix):
         if found := row_of(matrix, cell):
             used.add(found[0])

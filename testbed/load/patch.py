@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from testbed.errors import Position
 from testbed.load.document import Document, Path
 
 
@@ -13,17 +15,19 @@ def merged(document: Document, patch: Document) -> Document:
     What comes from the patch keeps the position it has there, so that an error about it points into the patch.
     """
     taken: list[Path] = []
-    value = _merged(document.value, patch.value, (), taken)
-    old = [path for path in document.positions if not _within(path, taken)]
-    new = [path for path in patch.positions if _within(path, taken)]
-    positions = {path: document.positions[path] for path in old} | {path: patch.positions[path] for path in new}
-    keys = {path: place for path, place in document.keys.items() if not _within(path, taken)}
-    keys |= {path: place for path, place in patch.keys.items() if _within(path, taken)}
+    gone: list[Path] = []
+    value = _merged(document.value, patch.value, (), taken, gone)
+
+    def both(old: Mapping[Path, Position], new: Mapping[Path, Position]) -> dict[Path, Position]:
+        kept = {path: place for path, place in old.items() if not _within(path, taken) and not _within(path, gone)}
+        return kept | {path: place for path, place in new.items() if _within(path, taken) and not _within(path, gone)}
+
+    positions, keys = both(document.positions, patch.positions), both(document.keys, patch.keys)
     return Document(value, document.file, positions, keys)
 
 
-def _merged(value: Any, patch: Any, path: Path, taken: list[Path]) -> Any:
-    """RFC 7396, section 2; `taken` gets the paths at which the patch's value stands, or nothing any more."""
+def _merged(value: Any, patch: Any, path: Path, taken: list[Path], gone: list[Path]) -> Any:
+    """RFC 7396, section 2. `taken` gets the paths at which the patch's value stands now, `gone` those it takes away."""
     if not isinstance(patch, dict):
         taken.append(path)
         return patch
@@ -33,10 +37,10 @@ def _merged(value: Any, patch: Any, path: Path, taken: list[Path]) -> Any:
     made = dict(value)
     for key, entry in patch.items():
         if entry is None:
-            taken.append((*path, key))
+            gone.append((*path, key))
             made.pop(key, None)
         else:
-            made[key] = _merged(made.get(key), entry, (*path, key), taken)
+            made[key] = _merged(made.get(key), entry, (*path, key), taken, gone)
     return made
 
 
