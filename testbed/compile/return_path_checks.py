@@ -84,17 +84,19 @@ def way_problems(policy: HostReturnPath | NodeReturnPath, ground: Ground) -> Ite
 
 
 def source_check_problems(
-    policy: HostReturnPath | NodeReturnPath, ground: Ground, sysctls: Mapping[str, str | int]
+    policy: HostReturnPath | NodeReturnPath, ground: Ground, sysctls: Mapping[str, str | int], *, ipvs: bool = False
 ) -> Iterator[Problem]:
     """Combinations with the node's own sysctls in which packets are known to be dropped.
 
     Args:
         sysctls: those the lab file states for the node. All others are off (`testbed.compile.sysctls`).
+        ipvs: the node's kube-proxy is in this mode. A request then has the load balancer's address when it is checked.
     """
     origin = ground.lab.nodes[ground.node].origin
     for way in chosen(policy, ground.ways):
         key, strictness = _effective(sysctls, "rp_filter", way.uplink.interface)
-        if strictness == STRICT and policy.mode not in _STRICTLY_RIGHT:
+        right = policy.mode in _STRICTLY_RIGHT or (ipvs and policy.mode == "rule-lb-ip")
+        if strictness == STRICT and not right:
             message = (
                 f"{ground.node}: {key} = 1 drops every request on {way.uplink.interface} with the return path "
                 f"{policy.mode}: checked strictly, the way back to its source must be by that interface, and without "

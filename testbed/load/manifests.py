@@ -29,6 +29,7 @@ _NOT_HERE: Mapping[str, str] = {
     "Job": "a testbed runs services, not jobs",
     "CronJob": "a testbed runs services, not jobs",
     "NetworkPolicy": "not supported yet",
+    "EgressService": "not supported yet: what pods open leaves with a node's address",
 }
 
 

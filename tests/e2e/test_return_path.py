@@ -269,12 +269,41 @@ CHECKED = [
 def test_the_source_check(lab, mode, check, valid_mark, expected):
     lab.enter(kubeProxyMode="iptables", externalTrafficPolicy="Local", backend="pod-n1", returnPath=mode)
     assert lab.outcomes() == ANSWERED
+    with checking(lab, "n1", check, valid_mark):
+        assert lab.outcomes() == expected
+
+
+@contextlib.contextmanager
+def checking(lab: Changing, node: str, check: int, valid_mark: int) -> Iterator[None]:
     settings = {"net.ipv4.conf.all.rp_filter": check, "net.ipv4.conf.all.src_valid_mark": valid_mark}
     try:
         for key, value in settings.items():
-            lab.node("n1", "/usr/sbin/sysctl", "-w", f"{key}={value}")
+            lab.node(node, "/usr/sbin/sysctl", "-w", f"{key}={value}")
         lab.session.forget_connections()
-        assert lab.outcomes() == expected
+        yield
     finally:
         for key in settings:
-            lab.node("n1", "/usr/sbin/sysctl", "-w", f"{key}=0")
+            lab.node(node, "/usr/sbin/sysctl", "-w", f"{key}=0")
+
+
+@pytest.mark.parametrize("mode", ["rule-lb-ip", "connmark-both"])
+def test_the_source_check_drops_requests_that_would_be_lost_later(lab, mode):
+    """Where no answer comes anyway: with the check no request gets to the pod, without it the first does."""
+    lab.enter(kubeProxyMode="iptables", externalTrafficPolicy="Cluster", backend="pod-n1", returnPath=mode)
+    cali = next(entry.name for entry in lab.session.plan.node("n1").interfaces if entry.name.startswith("cali"))
+    with capture(lab.session, "n1", cali) as passed:
+        lab.outcomes()
+    assert passed
+    with checking(lab, "n1", 1, 0), capture(lab.session, "n1", cali) as passed:
+        assert lab.outcomes() == LOST
+    assert passed == []
+
+
+@pytest.mark.parametrize(
+    ("mode", "check", "tcp"), [("rule-own-ip", 1, "ok"), ("connmark", 2, "ok"), ("connmark", 1, "timeout")]
+)
+def test_the_source_check_of_a_host(hosts, mode, check, tcp):
+    hosts.enter(returnPath=mode)
+    assert hosts.outcomes()["tcp"] == "ok"
+    with checking(hosts, "server", check, 1):
+        assert hosts.outcomes()["tcp"] == tcp

@@ -75,7 +75,8 @@ def return_path_problems(
         inherited = policy is cluster.return_path and serves_any
         ground = Ground(lab, name, default_uplink(lab, topology, name), found, inherited)
         yield from way_problems(policy, ground)
-        yield from source_check_problems(policy, ground, lab.nodes[name].sysctls)
+        ipvs = cluster.kube_proxy_mode == "ipvs"
+        yield from source_check_problems(policy, ground, lab.nodes[name].sysctls, ipvs=ipvs)
         if policy.mode in EVERY_WAY and len(found) > MOST_UPLINKS:
             message = f"{name} has {len(found) + 1} links to routers, and returnPath {policy.mode}"
             yield Problem(f"{message} tells {MOST_UPLINKS + 1} apart", policy.origin.at())

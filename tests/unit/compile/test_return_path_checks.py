@@ -68,6 +68,11 @@ def test_the_source_check_drops_replies(policy: str, sysctls: str) -> None:
     assert message.startswith("n1: net.ipv4.conf.all.src_valid_mark = 1 and net.ipv4.conf.all.rp_filter = 2 drop every")
 
 
+def test_with_ipvs_the_request_has_the_load_balancers_address_when_it_is_checked() -> None:
+    text = VRFS.replace("POLICY", f"{BALANCED}, kubeProxyMode: ipvs").replace("SYSCTLS", STRICT)
+    assert lab_texts.messages(text) == []
+
+
 def test_a_host_has_no_cali_interfaces() -> None:
     text = """
         vrfs: [mgmt, sbi]
