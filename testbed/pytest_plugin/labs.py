@@ -242,7 +242,10 @@ class Labs:
             not_run(self._config, "kernel", lacking)
 
     def record(self, lab: LiveLab, verdict: Verdict) -> None:
-        """Keep a flow's verdict for the report of the run."""
+        """Keep a flow's verdict for the report of the run; in a cell of a matrix, under the cell's name, too."""
+        if lab.form:
+            flow = dataclasses.replace(verdict.flow, name=f"{lab.form}: {verdict.flow.name}")
+            verdict = dataclasses.replace(verdict, flow=flow)
         self._verdicts.setdefault(lab.name, {})[verdict.flow.name] = verdict
 
     def sections(self) -> list[LabSection]:
