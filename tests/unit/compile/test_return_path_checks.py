@@ -21,7 +21,7 @@ STATIC = "{mode: static, to: [10.9.0.0/24]}"
 ASKED = "{mode: ctorigdst, addresses: [3.3.3.3/32]}"
 BALANCED = "{mode: rule-lb-ip, addresses: [3.3.3.3/32]}"
 
-# The same combinations are tried on a live lab in tests/e2e/test_return_path.py.
+# The same combinations are tried on a live lab in tests/e2e/test_vrf_return_path.py.
 RIGHT = [
     ("none", STRICT),
     (STATIC, STRICT),
