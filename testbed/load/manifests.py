@@ -54,7 +54,7 @@ class ObjectPatch:
     """A merge patch for one object of the manifests.
 
     Args:
-        namespace: empty: `default`, or none where the object has none. position: where the patch was written.
+        namespace: empty: `default`, or none where the object states none. position: where the patch was written.
     """
 
     kind: str
@@ -68,8 +68,7 @@ class ObjectPatch:
         metadata = value.get("metadata")
         if value.get("kind") != self.kind or not isinstance(metadata, dict) or metadata.get("name") != self.name:
             return False
-        wanted = self.namespace or "default"
-        return bool(metadata.get("namespace", wanted) == wanted)
+        return bool(metadata.get("namespace", "default") == (self.namespace or "default"))
 
     def __str__(self) -> str:
         return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"

@@ -9,7 +9,9 @@ import pytest
 from testbed.compile import compile_lab
 from testbed.errors import InputError
 from testbed.load.cells import Cell
+from testbed.load.manifests import ObjectPatch
 from testbed.load.matrix import Variants, in_cell
+from testbed.load.yaml import parse
 from testbed.model.workloads import Deployment
 
 LAB = """\
@@ -114,6 +116,24 @@ def test_what_a_patch_makes_wrong_is_told_with_the_cell_and_its_place(variants: 
     with pytest.raises(InputError) as caught:
         variants.load(cell("few", "nowhere"))
     assert str(caught.value) == "lab.yaml:23:29: in the cell few-nowhere: no Deployment wep in the manifests to change"
+
+
+@pytest.mark.parametrize(
+    ("metadata", "namespace", "same"),
+    [
+        ("{name: a}", "", True),
+        ("{name: a, namespace: default}", "", True),
+        ("{name: a, namespace: other}", "", False),
+        ("{name: a, namespace: other}", "other", True),
+        ("{name: a}", "other", False),
+        ("{name: b}", "", False),
+        ("[]", "", False),
+    ],
+)
+def test_which_object_a_patch_is_for(metadata: str, namespace: str, same: bool) -> None:
+    [document] = parse(f"{{apiVersion: v1, kind: Service, metadata: {metadata}}}", "a.yaml")
+    patch = ObjectPatch("Service", namespace, "a", document, document.at())
+    assert patch.is_for(document) is same
 
 
 def test_what_is_wrong_together_is_told_with_the_cell(variants: Variants) -> None:
