@@ -1,8 +1,9 @@
 # make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
-# make test-all  the same with every capability required
-# make test-docker  the docker runtime (not finished yet): on the engine that answers, else on one START_DOCKERD starts
+# make test-all  the same with every capability required, then the two that follow
+# make test-docker  the docker runtime: on the engine that answers, else on one START_DOCKERD starts
+# make test-vm   what needs a distribution's kernel, in a virtual machine; docs/vm.md
 # make bench     benchmarks; see docs/benchmarks.md
 SHELL := /bin/sh
 LAB ?= edge
@@ -17,11 +18,17 @@ PACKAGES := $(shell sed 's/\#.*//' configs/image/packages)
 BASE := python3 python3-venv ca-certificates
 IMAGE := mmdebstrap
 PICTURES := graphviz
+# A virtual machine with a distribution's kernel; virtme-ng comes from PyPI.
+VM := qemu-system-x86 linux-image-amd64 busybox-static file kmod
+# What must be there in it: nothing may be left out for want of it.
+VM_NEEDS := netns,programs,kernel,vrf,ipvs,ipset,ipip,vxlan,vlan,netem,dummy
+VM_LAST ?= 2400
 
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
 
-.PHONY: test-docker lab-up lab-down setup setup-dev setup-docker test test-all lint unit e2e e2e-docker bench clean
+.PHONY: lab-up lab-down setup setup-dev setup-docker setup-vm test test-all test-docker test-vm lint unit e2e e2e-docker \
+	e2e-vm bench clean
 
 lab-up: setup $(if $(filter docker,$(RUNTIME)),setup-docker)
 	@$(BIN)/testbed up $(LAB) $(runtime) $(name)
@@ -38,6 +45,9 @@ setup-dev: setup $(VENV)/.installed-dev
 setup-docker:
 	@scripts/install-packages $(IMAGE)
 
+setup-vm: setup-dev $(VENV)/.installed-vm
+	@scripts/install-packages $(VM)
+
 $(VENV)/.installed: pyproject.toml
 	@scripts/install-packages $(BASE)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -49,15 +59,23 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.installed
 	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	@touch $@
 
+$(VENV)/.installed-vm: pyproject.toml $(VENV)/.installed
+	@$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[vm]'
+	@touch $@
+
 test: lint unit e2e
 
-test-all: export TESTBED_REQUIRE = netns
-test-all: test
+test-all: export TESTBED_REQUIRE = netns,docker,vm
+test-all: setup-dev setup-docker setup-vm
+	@$(MAKE) test
+	scripts/with-docker $(MAKE) e2e-docker e2e-vm VM_NEEDS=$(VM_NEEDS),docker
 
-# The docker runtime is not finished: its tests are a target of their own until they are part of test-all.
 test-docker: export TESTBED_REQUIRE = netns,docker
 test-docker: setup-dev setup-docker
 	scripts/with-docker $(MAKE) e2e-docker
+
+test-vm: export TESTBED_REQUIRE = netns,vm
+test-vm: setup-vm e2e-vm
 
 lint: setup-dev
 	$(BIN)/ruff check .
@@ -69,10 +87,16 @@ unit: setup-dev
 	$(BIN)/pytest -m "not live" tests
 
 e2e: setup-dev
-	$(BIN)/pytest -m "live and not docker" tests
+	$(BIN)/pytest -m "live and not docker and not vm_boot" tests
 
 e2e-docker: setup-dev
-	$(BIN)/pytest -m "live and docker" tests
+	$(BIN)/pytest -m "live and docker and not vm_boot" tests
+
+# All tests in one machine; then those of `testbed vm` itself, which boot their own.
+e2e-vm: setup-vm
+	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --timeout $(VM_LAST) -- \
+		$(abspath $(BIN))/pytest -m "live and vm" tests
+	$(BIN)/pytest -m vm_boot tests
 
 bench: setup-dev
 	$(BIN)/python -m bench $(BENCH)

@@ -10,12 +10,14 @@ import argparse
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from bench.contest import FailedRunError, Run, environment, run_floor, run_minin
 from bench.fabric import FABRICS, Fabric, lab_text
 from bench.peers import ROOT, find_mininet, find_munet
 from bench.table import aligned, ratio, spread
-from testbed.session import compiled
+from testbed.runtime import engine
+from testbed.session import RUNTIMES, compiled
 
-PARTS = ("cli", "edge", "fabric", "peers")
-EDGE_RUNS, FABRIC_RUNS, CLI_RUNS = 5, 3, 7
+PARTS = ("cli", "edge", "runtimes", "fabric", "peers")
+EDGE_RUNS, RUNTIME_RUNS, FABRIC_RUNS, CLI_RUNS = 5, 3, 3, 7
 EDGE_GOAL, DOWN_GOAL, HELP_GOAL, FLOOR_GOAL = 4.0, 1.0, 0.3, 1.5
 EDGE_NAME = "bench-edge"
 
@@ -70,7 +73,7 @@ def main() -> int:
     print(bench.found["machine"])
     _warm_up()
     before = machine.host_network()
-    for part, run in (("cli", _cli), ("edge", _edge), ("fabric", _fabrics)):
+    for part, run in (("cli", _cli), ("edge", _edge), ("runtimes", _runtimes), ("fabric", _fabrics)):
         if part in bench.parts or (part == "fabric" and "peers" in bench.parts):
             run(bench)
     if changes := machine.network_changes(before):
@@ -174,6 +177,45 @@ def _edge(bench: Bench) -> None:
             bench.failed(f"flows that are not as expected: {', '.join(run.failed)}")
 
 
+# --- runtimes ---------------------------------------------------------------------------------------------------------
+
+
+def _runtimes(bench: Bench) -> None:
+    """The same labs on every runtime that this machine has, side by side."""
+    print("\n# Runtimes\n")
+    there = []
+    for runtime in RUNTIMES:
+        if reason := _lacks(runtime):
+            print(f"{runtime}: not run: {reason}")
+        else:
+            there.append(runtime)
+    for lab in ("two-routers", "edge"):
+        name = f"bench-{lab}"
+        contenders = {runtime: partial(run_testbed, lab, f"{name}-{runtime}", runtime) for runtime in there}
+        results = _take_turns(bench, contenders, bench.rounds(RUNTIME_RUNS))
+        bench.keep(f"runtimes, {lab}", results)
+        rows = []
+        for runtime, runs in results.items():
+            columns = [[getattr(run, what) for run in runs] for what in ("up", "proven", "down", "memory")]
+            rows.append((runtime, *(spread(column, 0 if column is columns[-1] else 2) for column in columns)))
+        print(f"\nlabs/{lab}")
+        print(aligned(("", "up, s", "all flows proven, s", "down, s", "MB"), rows))
+        for runtime, runs in results.items():
+            if failed := sorted({flow for run in runs for flow in run.failed}):
+                bench.failed(f"{lab} on {runtime}: flows that are not as expected: {', '.join(failed)}")
+
+
+def _lacks(runtime: str) -> str:
+    """What this machine lacks for a runtime; empty when nothing."""
+    if runtime == "netns":
+        return ""
+    if not engine.answers():
+        return f"no Docker engine answers at {engine.address()}"
+    if runtime == "containerlab" and not shutil.which("containerlab"):
+        return "containerlab is not installed"
+    return ""
+
+
 # --- fabrics ----------------------------------------------------------------------------------------------------------
 
 # Bare daemons, measured once on a quiet machine of 2 processors with kernel 6.18 and FRR 8.4.4: seconds and MB.
@@ -220,7 +262,7 @@ def _take_turns(bench: Bench, contenders: Mapping[str, Callable[[], Run]], round
             except FailedRunError as error:
                 out.add(name)
                 print(f"{name}: not run to the end: {error}")
-                bench.ok = bench.ok and name not in (OURS, FLOOR)
+                bench.ok = bench.ok and name not in (OURS, FLOOR, *RUNTIMES)
     return results
 
 

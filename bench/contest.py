@@ -111,11 +111,11 @@ def _last_line(log: Path) -> str:
 # --- testbed ----------------------------------------------------------------------------------------------------------
 
 
-def run_testbed(lab: str, name: str) -> Run:
+def run_testbed(lab: str, name: str, runtime: str = "netns") -> Run:
     """A lab by testbed itself, up to the proof of all its flows."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         log = Path(folder, "log")
-        argv = (sys.executable, "-m", "bench.ours", lab, name, str(time.monotonic()))
+        argv = (sys.executable, "-m", "bench.ours", lab, name, str(time.monotonic()), runtime)
         with started(argv, log) as process:
             answer = _answer(process, log)
             used = memory(lab_processes(name))
@@ -131,7 +131,8 @@ def lab_processes(name: str) -> list[int]:
     found: set[int] = set()
     for entry in Path("/proc").iterdir():
         argv = command_line(int(entry.name)) if entry.name.isdigit() else []
-        if argv[4:5] == [name] and argv[3].endswith("/testbed/runtime/supervisor.py"):
+        ours = len(argv) > 4 and argv[3].endswith("/supervisor.py")
+        if ours and argv[4].partition("/")[0] == name:  # LAB, or in a container LAB/NODE
             found.update(tree(int(entry.name)))
     return sorted(found)
 

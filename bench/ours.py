@@ -1,6 +1,6 @@
 """One lab from nothing to all flows proven and down again, in a process of its own.
 
-    python -m bench.ours LAB NAME START
+    python -m bench.ours LAB NAME START RUNTIME
 
 LAB is a lab's name or file, NAME the name it runs under, START the time.monotonic() at which this process was started.
 Prints a line of JSON when the lab is up and proven, waits for the end of its standard input, takes the lab down and
@@ -42,14 +42,14 @@ class Clock:
 
 
 def main() -> None:
-    lab, name, start = sys.argv[1], sys.argv[2], float(sys.argv[3])
+    lab, name, start, runtime = sys.argv[1], sys.argv[2], float(sys.argv[3]), sys.argv[4]
     clock = Clock(start)
     clock.lap("import")
     loaded = load(lab)
     clock.lap("load")
     plan = compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
     clock.lap("compile")
-    with Session(name) as session:
+    with Session(name, runtime) as session:
         try:
             session.up(plan, observer=clock.observe)
             clock.lap("stored")

@@ -23,7 +23,14 @@ class Awaited:
     total: int
 
 
-Event = Step | Awaited
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Something that went another way than the lab's author may expect, in the user's words; the work goes on."""
+
+    text: str
+
+
+Event = Step | Awaited | Told
 Observer = Callable[[Event], None]
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import pty
 import signal
 import subprocess
+import termios
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from testbed.errors import CommandError, UnsupportedError
+from testbed.patience import stretched
 
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC = 0x00020000, 0x04000000, 0x08000000
 CLONE_NEWPID, CLONE_NEWNET, CLONE_FS = 0x20000000, 0x40000000, 0x00000200
 ENVIRONMENT = {
-    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    # The last folder is only in nodes: tools of an image that the machine may lack (testbed.compile.kube.commands).
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/lib/testbed/bin",
     "HOME": "/root",
     "LANG": "C.UTF-8",
 }
@@ -65,8 +70,8 @@ def network_namespace(descriptor: int) -> Iterator[None]:
         os.close(own)
 
 
-def _inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
-    """Run `work` in a thread of its own that has entered the node; what it starts is in the node."""
+def inside(namespaces: Namespaces, work: Callable[[], _Result]) -> _Result:
+    """The result of `work`, run in a thread of its own that has entered the node; what it starts is in the node."""
     results: list[_Result] = []
     errors: list[BaseException] = []
 
@@ -125,17 +130,17 @@ def run(
             text=True,
             errors="replace",
             env=dict(ENVIRONMENT if env is None else env),
-            timeout=timeout,
+            timeout=stretched(timeout),
             check=False,
         )
 
     where = namespaces.node if namespaces else ""
     try:
-        done = _inside(namespaces, work) if namespaces else work()
+        done = inside(namespaces, work) if namespaces else work()
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     except subprocess.TimeoutExpired:
-        raise CommandError(argv, -9, f"took longer than {timeout:g} s", where) from None
+        raise CommandError(argv, -9, f"took longer than {stretched(timeout):g} s", where) from None
     if done.returncode != 0:
         raise CommandError(argv, done.returncode, done.stdout + done.stderr, where)
     return done.stdout
@@ -173,7 +178,7 @@ def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mappi
 
     try:
         with _leave_keys_to_the_program():
-            status = _inside(namespaces, work) if namespaces else work()
+            status = inside(namespaces, work) if namespaces else work()
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     return 128 - status if status < 0 else status
@@ -198,3 +203,83 @@ def start_detached(argv: Sequence[str]) -> None:
     )
     if done.returncode != 0:
         raise CommandError(argv, done.returncode, done.stderr)
+
+
+# In front of a command line: whatever ends us, kill -9 too, ends the program and all that it has started (setpriv(1),
+# unshare(1)): it is pid 1 of a pid namespace.
+TIED = (
+    *("/usr/bin/setpriv", "--pdeathsig", "KILL", "--"),
+    *("/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc", "--"),
+)
+
+
+class Beside:
+    """A program that runs beside us. Args: process: what `beside` has started."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        # Read ends of what it prints, where that was asked for.
+        self.output = process.stdout.fileno() if process.stdout else -1
+        self.errors = process.stderr.fileno() if process.stderr else -1
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status (negative: the signal that ended it); None while it runs."""
+        return self._process.poll()
+
+
+@contextlib.contextmanager
+def beside(
+    argv: Sequence[str], env: Mapping[str, str], *, log: Path | None = None, grace: float = 0.0
+) -> Iterator[Beside]:
+    """A program that runs for the length of the block; at its end it is asked to end, and killed after `grace` seconds.
+
+    Args:
+        env: its whole environment.
+        log: the file its output goes to, with nothing to read for it; None: it reads what we read, and `output` and
+            `errors` are to be read.
+
+    Raises:
+        UnsupportedError: the program is not installed.
+    """
+    with contextlib.ExitStack() as opened:
+        stdin: int | None = None
+        stdout = stderr = subprocess.PIPE
+        if log:
+            stdin, stdout = subprocess.DEVNULL, opened.enter_context(log.open("wb")).fileno()
+            stderr = stdout
+        try:
+            process = opened.enter_context(
+                subprocess.Popen(list(argv), env=dict(env), stdin=stdin, stdout=stdout, stderr=stderr)  # noqa: S603 - argument list, never a shell
+            )
+        except FileNotFoundError:
+            raise UnsupportedError(f"{argv[0]} is not installed") from None
+        try:
+            yield Beside(process)
+        finally:
+            _end(process, stretched(grace))
+
+
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
+    if grace and process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace)
+    process.kill()
+
+
+def on_terminal(argv: Sequence[str], env: Mapping[str, str], size: tuple[int, int]) -> tuple[int, int]:
+    """Start a program on a new pseudo-terminal of so many rows and columns.
+
+    Returns:
+        Its process id, and the terminal's other end (pty(7)). A program that cannot be executed ends with 127.
+    """
+    pid, terminal = pty.fork()
+    if pid == 0:
+        try:
+            termios.tcsetwinsize(0, size)
+            os.execvpe(argv[0], list(argv), dict(env))  # noqa: S606 - argument list, never a shell
+        except OSError as error:
+            os.write(2, f"{argv[0]}: {error.strerror}\n".encode())
+        os._exit(127)
+    return pid, terminal

@@ -26,7 +26,7 @@ from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
-from testbed.runtime import docker, engine, netns, workshop
+from testbed.runtime import engine, kind_nodes, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.namespaces import forget_connections
 from testbed.runtime.supervised import STATE
@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 RUNTIMES = ("netns", "docker")
 LATER_RUNTIMES = ("containerlab",)
+CONTAINER_RUNTIMES = ("docker", "containerlab")
+TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
 TIMEOUT = 60.0  # seconds until a lab must be ready
 VERDICTS = "verdicts.json"
 
@@ -58,20 +60,35 @@ def known() -> list[str]:
     return sorted({*running(), *left})
 
 
-def compiled(lab: str, name: str = "") -> Plan:
-    """The Plan of a lab, by its path or name.
+def compiled(lab: str, name: str = "", runtime: str = "") -> Plan:
+    """The Plan of a lab, by its path or name; a containerlab topology by its path (*.clab.yml).
 
     Args:
         name: under which it shall run; its own name when empty.
+        runtime: that it shall run on; what images of nodes are is decided by it.
 
     Raises:
         InputError: with everything that is wrong with the lab's files.
     """
+    if lab.endswith(TOPOLOGIES):
+        return _compiled_topology(lab, name, runtime)
     from testbed.compile import compile_lab  # the models take a quarter of a second to import
     from testbed.load.lab import load
 
     loaded = load(lab)
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
+    images = any(getattr(node, "image", None) for node in loaded.lab.nodes.values())
+    there = runtime or (runtime_of(name or loaded.lab.name) if images else "")  # what runs does not matter to others
+    containers = there in CONTAINER_RUNTIMES
+    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name, containers=containers)
+
+
+def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
+    from testbed.compile.clab import compile_clab
+    from testbed.load.clab import load_clab
+
+    loaded = load_clab(Path(path))
+    there = runtime or runtime_of(name or loaded.file.name)
+    return compile_clab(loaded, name, containers=there in CONTAINER_RUNTIMES)
 
 
 def _hint(word: str, choices: Iterable[str]) -> str:
@@ -129,7 +146,7 @@ class Session:
         check(name, runtime)
         self.name = name
         chosen = runtime or runtime_of(name)
-        self.runtime = docker.DockerRuntime(name) if chosen == "docker" else netns.NetnsRuntime(name)
+        self.runtime = kind_nodes.KindNodesRuntime(name) if chosen == "docker" else netns.NetnsRuntime(name)
 
     @property
     def directory(self) -> Path:
@@ -186,6 +203,7 @@ class Session:
 
         with self._alone():
             self._refuse_elsewhere()
+            self._refuse_without_containers(plan)
             self.runtime.prepare(observer)
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
@@ -203,6 +221,12 @@ class Session:
         for node in self.plan.nodes:
             for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):  # without rules nothing is tracked
                 forget_connections(self.runtime.network(node.name, vrf), node.name)
+
+    def _refuse_without_containers(self, plan: Plan) -> None:
+        if plan.cluster and self.runtime.name != "docker":
+            problem = f"kind makes clusters of containers, and the runtime is {self.runtime.name}"
+            hint = "use --runtime docker, or provider: embedded in the lab file"
+            raise InputError([Problem(f"lab {self.name}, cluster.provider: {problem}", hint=hint)])
 
     def _refuse_elsewhere(self) -> None:
         there = runtime_of(self.name)
@@ -285,11 +309,16 @@ class Session:
         """Program → the file that holds what it prints, for one program of a node or all of them.
 
         Raises:
-            NoSuchNodeError: there is no such node or program.
+            NoSuchNodeError: there is no such node or program, or its image keeps what it prints.
         """
         state = self.node(node)
         if process and process not in state.processes:
             raise NoSuchNodeError(f"{state.name} runs no {process!r} ({_hint(process, state.processes)})")
+        if any(node.image for node in self.stored().nodes if node.name == state.name):
+            container = f"{self.name}-{state.name}"
+            raise NoSuchNodeError(
+                f"{state.name} runs an image of its own: `docker logs {container}` has what it prints"
+            )
         chosen = [process] if process else list(state.processes)
         return {name: self.runtime.path(state.name, log_path(name)) for name in chosen}
 

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
+from testbed.patience import stretched
+
 FIRST_PAUSE = 0.01
 LAST_PAUSE = 0.1
 
@@ -18,10 +20,14 @@ class Readable(Protocol):
 
 
 class Deadline:
-    """A point in time `seconds` from now."""
+    """A point in time `seconds` from now, or later where the machine needs patience (testbed/patience.py).
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    Args:
+        exact: not a limit, but a time that is meant: nothing is added to it.
+    """
+
+    def __init__(self, seconds: float, *, exact: bool = False) -> None:
+        self.seconds = seconds if exact else stretched(seconds)
         self._start = time.monotonic()
 
     @property

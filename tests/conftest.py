@@ -23,6 +23,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         default=Path(os.environ.get("TESTBED_FIXTURES") or ROOT.parent / "shared" / "fixtures"),
         help="folder with the recordings of the real kube-proxy, Calico and MetalLB",
     )
+    parser.addoption("--clab-examples", type=Path, help="a checkout of containerlab, whose examples are run")
     parser.addoption(
         "--update-golden", action="store_true", help="write golden files anew instead of comparing with them"
     )

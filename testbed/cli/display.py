@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from testbed.events import Event, Step
+from testbed.events import Awaited, Event, Step, Told
 from testbed.report.progress import Progress, after, ended, lines, missing, present
 
 if TYPE_CHECKING:
@@ -24,11 +24,12 @@ class Display:
     """An observer of events (testbed.events.Observer), to be used as a context manager.
 
     Args:
-        silent: show nothing, only keep account of the steps.
+        silent: show nothing, only keep account of the steps, and of what was told (for whoever sums it up).
     """
 
     def __init__(self, *, silent: bool = False) -> None:
         self.progress = Progress()
+        self.told: list[str] = []
         self._silent = silent
         self._live: Live | None = None
         self._last_line = time.monotonic()
@@ -59,10 +60,12 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         self.progress = after(self.progress, event)
-        if not self._live and not self._silent:
+        if isinstance(event, Told):
+            self.told.append(event.text)
+        elif not self._live and not self._silent:
             self._print(event)
 
-    def _print(self, event: Event) -> None:
+    def _print(self, event: Step | Awaited) -> None:
         now = time.monotonic()
         if isinstance(event, Step):
             if event.seconds is not None:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import time
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -13,7 +11,7 @@ import typer
 from testbed.cli import complete
 from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, name_in, need_root
 from testbed.cli.prove import ask, show_verdicts
-from testbed.cli.terminal import complain, show_json, show_lines
+from testbed.cli.terminal import complain, ended_by_signals, show_json, show_lines
 from testbed.errors import NoSuchLabError, TestbedError
 
 if TYPE_CHECKING:
@@ -45,7 +43,7 @@ def up(
 
     start = time.monotonic()
     check(name or DEFAULT_LAB, runtime)
-    plan = compiled(lab, name)
+    plan = compiled(lab, name, runtime)
     need_root()
     with Session(plan.name, runtime) as session, ended_by_signals(), Display(silent=json) as display:
         before = session.nodes() if session.whole else None
@@ -57,34 +55,22 @@ def up(
         tuple(verdicts),
         time.monotonic() - start,
         display.steps,
+        tuple(display.told),
     )
     _print_json(risen) if json else _print(risen)
     if not all(verdict.passed for verdict in verdicts):
         raise typer.Exit(1)
 
 
-@contextlib.contextmanager
-def ended_by_signals() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP unwind what is going on, as Ctrl-C does, so that a half-made lab is cleared away."""
-
-    def leave(number: int, _frame: object) -> None:
-        raise SystemExit(128 + number)
-
-    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
 def _print(risen: Risen) -> None:
-    from testbed.report.labs import change_lines, up_summary
+    from testbed.report.labs import change_lines, told_lines, up_summary
 
     if risen.change is not None:
         show_lines([*change_lines(risen.change), ""])
     if risen.verdicts:
         show_verdicts(risen.verdicts)
+    if told := told_lines(risen):
+        show_lines([*told, ""])
     typer.echo(up_summary(risen))
 
 

@@ -39,6 +39,7 @@ def plan(
     lab: LabFile = DEFAULT_LAB,
     name: NameOption = "",
     node: Annotated[str, typer.Option(help="Only this node or pod, with the contents of its files.")] = "",
+    runtime: Annotated[str, typer.Option(help="The runtime it is for: what an image is depends on it.")] = "",
     json: JsonOption = False,
 ) -> None:
     """Print all that a lab makes exist.
@@ -47,9 +48,10 @@ def plan(
     counts as up. Nothing is changed.
     """
     from testbed.plan.store import to_json
-    from testbed.session import compiled, planned_node
+    from testbed.session import check, compiled, planned_node
 
-    found = compiled(lab, name)
+    check(name or DEFAULT_LAB, runtime)
+    found = compiled(lab, name, runtime)
     one = planned_node(found, node) if node else None
     if json:
         import dataclasses
@@ -93,10 +95,11 @@ def doctor(json: JsonOption = False) -> None:
     missing that the netns runtime needs. Nothing of this machine is changed.
     """
     from testbed.report.data import doctor_data
-    from testbed.runtime import docker_doctor
+    from testbed.runtime import docker_doctor, host_doctor
     from testbed.runtime.doctor import examine
+    from testbed.vm import doctor as vm_doctor
 
-    findings = [*examine(), *docker_doctor.examine()]
+    findings = [*examine(), *host_doctor.examine(), *docker_doctor.examine(), *vm_doctor.examine()]
     if json:
         show_json(doctor_data(findings))
     else:

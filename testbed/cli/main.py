@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from testbed import __version__
-from testbed.cli import enter, image, life, look, matrix, picture, prove
+from testbed.cli import enter, export, image, life, look, matrix, picture, prove, vm
 from testbed.cli.terminal import INTERRUPTED, complain
 from testbed.errors import TestbedError
 
@@ -82,9 +82,11 @@ app.command("plan")(look.plan)
 app.command("diff")(look.diff)
 app.command("graph")(picture.graph)
 app.command("report")(picture.report)
+app.command("export")(export.export)
 app.command("schema")(look.schema)
 app.command("doctor")(look.doctor)
 app.add_typer(image.app, name="image")
+app.command("vm")(vm.vm)
 
 
 def main() -> None:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from testbed.cli.life import TIMEOUT, ended_by_signals
+from testbed.cli.life import TIMEOUT
 from testbed.cli.options import JsonOption, LabFile, need_root
-from testbed.cli.terminal import show, show_json, show_lines
+from testbed.cli.terminal import ended_by_signals, show, show_json, show_lines
 from testbed.errors import InputError, Problem, UnsupportedError
 from testbed.events import Step
 

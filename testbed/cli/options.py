@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -67,8 +68,14 @@ def name_in(text: str) -> str:
     """The name of a lab that is given by its file or folder; anything that looks like neither is a name."""
     if "/" not in text and not text.endswith((".yaml", ".yml")):
         return text
-    from testbed.load.lab import find, parse_lab
     from testbed.load.yaml import read_text
+    from testbed.session import TOPOLOGIES
+
+    if text.endswith(TOPOLOGIES):
+        from testbed.load.clab import parse_clab
+
+        return parse_clab(read_text(Path(text)), text, os.environ).name
+    from testbed.load.lab import find, parse_lab
 
     path = find(text)
     return parse_lab(read_text(path), str(path)).name

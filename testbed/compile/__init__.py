@@ -12,10 +12,11 @@ from testbed.compile.flow_checks import flow_problems
 from testbed.compile.flows import compile_flows
 from testbed.compile.hosts import compile_host
 from testbed.compile.kube import cluster as kube_cluster
-from testbed.compile.kube import cluster_plan
+from testbed.compile.kube import cluster_plan, kind_cluster
 from testbed.compile.lab_checks import lab_problems
 from testbed.compile.node_sessions import add_node_sessions
 from testbed.compile.overlaps import cluster_overlaps, overlap_problems
+from testbed.compile.own_images import with_router_image
 from testbed.compile.topology import Topology
 from testbed.compile.topology import build as build_topology
 from testbed.errors import InputError, Problem
@@ -27,12 +28,15 @@ from testbed.model.names import host_label
 from testbed.plan import SecretRef
 
 
-def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "") -> plan.Plan:
+def compile_lab(
+    lab: Lab, manifests: Manifests, images: Catalogue, name: str = "", *, containers: bool = False
+) -> plan.Plan:
     """The Plan of a lab.
 
     Args:
         manifests: what the cluster's files hold. images: the catalogue with the lab's own entries.
         name: under which it runs; the lab's own name when empty.
+        containers: for a runtime that runs images.
 
     Raises:
         InputError: with every problem that was found. What is wrong with the lab file by itself comes first; then what
@@ -43,10 +47,11 @@ def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "
     routing = bgp.link_sessions(lab, topology)
     problems = add_node_sessions(lab, topology, routing, built) if built else []
     bgp.add_router_speakers(lab, topology, routing)
-    nodes, found = _nodes(lab, topology, routing, built, images)
+    nodes, found = _nodes(lab, topology, routing, built, images, containers=containers)
     problems += found
     flows, found = compile_flows(lab, topology, built)
-    pods, pod_links = cluster_plan.pod_plans(built) if built else ([], [])
+    real = built if built and built.cluster.provider == "kind" else None
+    pods, pod_links = cluster_plan.pod_plans(built) if built and not real else ([], [])
     everything = (*nodes, *pods)
     _stop([*problems, *found, *_twice(everything, built)])
     return plan.Plan(
@@ -59,6 +64,7 @@ def compile_lab(lab: Lab, manifests: Manifests, images: Catalogue, name: str = "
         routes=expected_routes(routing, built),
         services=cluster_plan.services(built) if built else (),
         flows=flows,
+        cluster=kind_cluster.cluster_plan(real, manifests) if real else None,
     )
 
 
@@ -78,23 +84,33 @@ def _topology(lab: Lab, name: str) -> Topology:
     topology, found = build_topology(lab)
     problems += [*found, *overlap_problems(lab, topology), *cluster_overlaps(lab, topology)]
     problems += bgp.router_id_problems(lab, topology)
+    problems += kind_cluster.problems(lab, lab.cluster, name or lab.name) if lab.cluster else []
     _stop([*problems, *flow_problems(lab), *matrix_problems(lab)])
     return topology
 
 
 def _nodes(
-    lab: Lab, topology: Topology, routing: bgp.Routing, built: kube_cluster.Built | None, images: Catalogue
+    lab: Lab,
+    topology: Topology,
+    routing: bgp.Routing,
+    built: kube_cluster.Built | None,
+    images: Catalogue,
+    *,
+    containers: bool,
 ) -> tuple[list[plan.Node], list[Problem]]:
     nodes: list[plan.Node] = []
     problems: list[Problem] = []
     for name, model in lab.nodes.items():
         if isinstance(model, Router):
             node, found = routers.compile_router(lab, topology, routing, name)
+            node, more = with_router_image(node, model, images, containers=containers)
+            problems += more
         elif isinstance(model, Host):
-            node, found = compile_host(lab, topology, images, name)
+            node, found = compile_host(lab, topology, images, name, containers=containers)
         else:
             assert built is not None  # a lab with such nodes and no cluster is refused
-            node, found = cluster_plan.node_plan(built, name), []
+            made = kind_cluster if built.cluster.provider == "kind" else cluster_plan
+            node, found = made.node_plan(built, name), []
         nodes.append(node)
         problems += found
     return nodes, problems

@@ -41,10 +41,18 @@ class _Places:
     built: Built | None
     version: int
 
+    @property
+    def real(self) -> bool:
+        """Whether the cluster is made by kind."""
+        return self.built is not None and self.built.cluster.provider == "kind"
+
     # --- objects ----------------------------------------------------------------------------------------------------
 
     def pods(self, target: FlowTarget) -> list[PodInstance]:
         """The pods of a workload, of one node only when the target says so."""
+        if self.real:
+            message = f"{'/'.join(target.pods)}: pods of a cluster that kind makes are not supported yet in flows"
+            raise PlaceError(message, "name a Service or a node")
         word, text = target.pods
         kind, (namespace, name) = WORKLOADS[word], object_name(text)
         known = [pod for pod in self.built.pods if pod.origin.kind == kind] if self.built else []
@@ -97,6 +105,9 @@ class _Places:
             raise PlaceError(f"{what} is an ExternalName, which has no address")
         if service.spec.cluster_ip == "None" and inside:
             raise PlaceError(f"{what} is headless: it has no address of its own", "name a workload")
+        if inside and self.real:
+            message = f"{what}: its cluster IP is the cluster's choice, which kind makes: not supported yet"
+            raise PlaceError(message, "begin the flow at a host, or name an address")
         external = [entry.ip for entry in service.status.load_balancer.ingress]
         if not inside and not external:
             message = f"{what} has no load balancer address, and the flow starts outside the cluster"
@@ -112,7 +123,8 @@ class _Places:
             found: Iterable[str] = (target.address,)
         elif target.service:
             service = self.service(target.service)
-            found = (*_cluster_ips(service), *(entry.ip for entry in service.status.load_balancer.ingress))
+            own_ips = () if self.real else _cluster_ips(service)
+            found = (*own_ips, *(entry.ip for entry in service.status.load_balancer.ingress))
         elif target.pods[0]:
             found = self._pod_addresses(self.pods(target))
         else:

@@ -12,6 +12,12 @@ from testbed.load.explain import suggest
 from testbed.model.lab import KubernetesNode, Lab, Link, LinkEnd, Router
 
 
+def reserved_interfaces(lab: Lab, node: str) -> tuple[str, ...]:
+    """The interfaces that a node has before it gets any link: kind's containers are on the engine's network."""
+    real = lab.cluster is not None and lab.cluster.provider == "kind"
+    return ("eth0",) if real and isinstance(lab.nodes[node], KubernetesNode) else ()
+
+
 def link_problems(lab: Lab, link: Link) -> list[Problem]:
     """Everything that is wrong with a link by itself, in this lab."""
     return [*_ends(lab, link), *_vrfs(lab, link), *_kind(lab, link)]
@@ -28,6 +34,9 @@ def _ends(lab: Lab, link: Link) -> Iterator[Problem]:
         if end.node in seen:
             yield Problem(f"{end.node} is on this link twice", place)
         seen.add(end.node)
+        if end.node in lab.nodes and end.interface in reserved_interfaces(lab, end.node):
+            message = f"{end.interface} of {end.node} is on the engine's network, for its cluster is made by kind"
+            yield Problem(message, link.origin.at("endpoints", index, "interface"), "name another, or none")
         for family in ("ipv4", "ipv6"):
             yield from _address(link, end, family, index)
         if isinstance(lab.nodes.get(end.node), KubernetesNode) and (end.interface or "").startswith("cali"):

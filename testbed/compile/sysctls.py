@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 
 Sysctls = tuple[tuple[str, str], ...]
 
-_COMMON: Sysctls = (
+COMMON: Sysctls = (
     # Linux sends few ICMP errors to one host (icmp(7)); in a lab many probes share one source.
     ("net/ipv4/icmp_ratelimit", "0"),
     ("net/ipv6/icmp/ratelimit", "0"),
@@ -23,13 +23,13 @@ _COMMON: Sysctls = (
 )
 
 END_SYSTEM: Sysctls = (
-    *_COMMON,
+    *COMMON,
     ("net/ipv4/ip_forward", "0"),
     ("net/ipv6/conf/all/forwarding", "0"),
 )
 
 ROUTER: Sysctls = (
-    *_COMMON,
+    *COMMON,
     ("net/ipv4/ip_forward", "1"),
     ("net/ipv6/conf/all/forwarding", "1"),
     # Equal-cost paths are chosen per flow (addresses and ports), as switches do.

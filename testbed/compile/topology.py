@@ -16,7 +16,7 @@ from testbed.compile.addressing import (
     loopback,
     prefixes,
 )
-from testbed.compile.link_checks import link_problems
+from testbed.compile.link_checks import link_problems, reserved_interfaces
 from testbed.errors import Position, Problem
 from testbed.model.base import NOWHERE, Origin
 from testbed.model.lab import Host, KubernetesNode, Lab, Link, LinkEnd, Router
@@ -107,7 +107,7 @@ class _Builder:
     def __init__(self, lab: Lab) -> None:
         self.lab = lab
         self.problems: list[Problem] = []
-        self.ports: dict[str, set[str]] = {name: set() for name in lab.nodes}
+        self.ports: dict[str, set[str]] = {name: set(reserved_interfaces(lab, name)) for name in lab.nodes}
         self.counters: dict[tuple[str, str], int] = {}
         stated = [network for link in lab.links for network in link_subnets(link)]
         taken = [*stated, *prefixes(lab.addressing.loopbacks)]

@@ -9,17 +9,21 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
-from testbed.deploy import needs, rulesets
+from testbed.deploy import commands, needs, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
-from testbed.errors import DeployError
-from testbed.events import Observer, Step
+from testbed.errors import DeployError, NotReadyError
+from testbed.events import Observer, Step, Told
 from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
 from testbed.plan.store import from_json, to_json
-from testbed.runtime.base import NodeState, Runtime
+from testbed.runtime.base import ClusterRuntime, NodeState, Runtime
 from testbed.wait import Deadline
+
+if TYPE_CHECKING:
+    from testbed.deploy.kind import Prepared
 
 PLAN, UNFINISHED = "plan.json", "plan.unfinished"
 FRR_RELOAD = "/usr/lib/frr/frr-reload.py"
@@ -55,13 +59,15 @@ def up(
     """
     needs.refuse(plan)
     old = stored_plan(directory) if runtime.exists() else None
+    prepared = _prepared(old, plan)
     if old is None:
         runtime.destroy()
     change = diff(old or Plan(plan.name), plan)
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         (directory / UNFINISHED).write_text("")
-        _Apply(plan, old, change, runtime, directory, Deadline(timeout), observer).run()
+        limit = Deadline(timeout + (plan.cluster.timeout if plan.cluster else 0.0))
+        _Apply(plan, old, change, runtime, directory, limit, observer, prepared).run()
     except BaseException:
         if old is None and not keep:
             with contextlib.suppress(DeployError):
@@ -73,6 +79,17 @@ def up(
     return change
 
 
+def _prepared(old: Plan | None, plan: Plan) -> Prepared | None:
+    """What is to be applied to a cluster of kind's; None where there is nothing new."""
+    if plan.cluster is None and (old is None or old.cluster is None):
+        return None
+    from testbed.deploy import kind  # few labs need it
+
+    if old is not None:
+        kind.refuse_change(old, plan)
+    return kind.prepare(plan) if old is None or old.cluster != plan.cluster else None
+
+
 @dataclasses.dataclass
 class _Apply:
     plan: Plan
@@ -82,6 +99,7 @@ class _Apply:
     directory: Path
     deadline: Deadline
     observer: Observer
+    prepared: Prepared | None  # what is to be applied to a cluster of kind's
 
     def run(self) -> None:
         with self._step("secrets"):
@@ -90,8 +108,13 @@ class _Apply:
             self.runtime.open()
             before = self.runtime.state()
             self._remove(before)
+            self.runtime.remove(self._to_be_made_anew(before))
             missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
-            self.runtime.create(missing, self.contents)
+            made_by_kind = self.plan.cluster.names if self.plan.cluster else frozenset()
+            self.runtime.create([node for node in missing if node.name not in made_by_kind], self.contents)
+        if self.plan.cluster:
+            with self._step("cluster"):
+                self._make_cluster()
         self.new = {node.name for node in missing}
         changed = {entry.new.name: entry.old for entry in self.change.changed if entry.new.name not in self.new}
         reloads = self._rewrite(changed)
@@ -99,7 +122,8 @@ class _Apply:
         starter = Starter(self.runtime, due, self.observer)
         with self._step("links"):
             self._retract(changed)
-            self.runtime.program(self.plan.nodes, self.plan.links, fresh=len(self.new) == len(self.plan.nodes))
+            fresh = len(self.new) == len(self.plan.nodes) and not self.plan.cluster  # kind's nodes have a network
+            self.runtime.program(self.plan.nodes, self.plan.links, fresh=fresh)
         # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
         # But not before their links and addresses: FRR's zebra (8.4) forgets an address that it hears of, while it
         # starts, before it has heard of the interface (zebra_if_addr_update_ctx).
@@ -115,10 +139,37 @@ class _Apply:
         with self._step("processes"):
             self._reload_all(reloads)
             starter.start(self.deadline)
+        if self.prepared:
+            with self._step("objects"):
+                self._install(self.prepared)
+        if any(node.commands and node.name in self.new for node in self.plan.nodes):
+            with self._step("commands"):
+                starter.finish(self.deadline)
+                commands.run(self.runtime, [node for node in self.plan.nodes if node.name in self.new], self.observer)
         with self._step("convergence"):
             disturbed = self.old is not None and bool(missing or due or self.change)
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
+            self._own_images_run()
+
+    def _own_images_run(self) -> None:
+        """Raise NotReadyError when a container of a user's own image has ended: its programs are nobody else's care."""
+        states = self.runtime.state() if any(node.image for node in self.plan.nodes) else {}
+        gone = [node.name for node in self.plan.nodes if node.image and node.name not in states]
+        if gone:
+            missing = [f"{name}: {self.runtime.absence(name)}" for name in gone]
+            raise NotReadyError(self.deadline.elapsed, missing)
+
+    def _make_cluster(self) -> None:
+        from testbed.deploy import kind
+
+        kind.make(self.plan, cast(ClusterRuntime, self.runtime), self.deadline)
+
+    def _install(self, prepared: Prepared) -> None:
+        from testbed.deploy import kind
+
+        config = cast(ClusterRuntime, self.runtime).kubeconfig
+        kind.install(self.plan, self.old, prepared, config, self.deadline, self.observer)
 
     @contextlib.contextmanager
     def _step(self, name: str) -> Iterator[None]:
@@ -132,6 +183,13 @@ class _Apply:
         doomed = [node.name for node in self.change.removed]
         doomed += [entry.new.name for entry in self.change.changed if entry.recreated]
         self.runtime.remove([name for name in doomed if name in running])
+
+    def _to_be_made_anew(self, before: Mapping[str, NodeState]) -> list[str]:
+        """Nodes that run, and whose commands may have set up a link that is lost: commands are for a new node."""
+        found = commands.disturbed(self.plan, self.old, self.change, self.runtime, before)
+        for node in found:
+            self.observer(Told(f"{node} is made anew: a link that its commands may have set up is new"))
+        return found
 
     def _retract(self, changed: Mapping[str, Node]) -> None:
         """Take away what is no longer wanted of nodes that stay; of a link that moves, both ends go."""

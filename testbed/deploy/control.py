@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from testbed.patience import stretched
+
 TIMEOUT = 2.0  # seconds a local daemon has to answer
 IMPORTED = re.compile(r"\s+Routes:\s+(\d+) imported")  # BIRD 1: once; BIRD 2: once per channel
 TIME_OF_DAY = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?")
@@ -41,13 +43,22 @@ class NoAnswerError(Exception):
 
 def _connect(path: Path) -> socket.socket:
     channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    channel.settimeout(TIMEOUT)
+    channel.settimeout(stretched(TIMEOUT))
     try:
         channel.connect(str(path))
     except OSError as error:
         channel.close()
         raise NoAnswerError(f"{path.name}: {error.strerror}") from None
     return channel
+
+
+def accepts(path: Path) -> bool:
+    """Whether a program accepts connections at this socket."""
+    try:
+        _connect(path).close()
+    except NoAnswerError:
+        return False
+    return True
 
 
 def frr(path: Path, command: str) -> str:

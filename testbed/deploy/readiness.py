@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from testbed.deploy import control
-from testbed.errors import NoSuchNodeError, NotReadyError
-from testbed.events import Awaited, Observer
+from testbed.errors import CommandError, NoSuchNodeError, NotReadyError, UnsupportedError
+from testbed.events import Awaited, Observer, Told
 from testbed.plan import BgpSession, ExpectedRoute, Plan, Process
 from testbed.runtime.base import NodeState, Runtime, Sockets
 from testbed.runtime.monitor import RouteMonitor
@@ -58,12 +59,26 @@ class Starter:
         if not self._started:
             return
         states = self._runtime.state()
-        for node, process in list(self._started):
-            if process_ready(self._runtime, states, node, process):
-                self._started.remove((node, process))
-                self._ready.add((node, process.name))
+        ready = [entry for entry in self._started if process_ready(self._runtime, states, *entry)]
+        self._configure([entry for entry in ready if entry[1].configure])
+        for node, process in ready:
+            self._started.remove((node, process))
+            self._ready.add((node, process.name))
         if ended := [entry for entry in self._started if _ended(states, *entry)]:
             raise NotReadyError(0, [_process_state(self._runtime, states, *entry) for entry in ended])
+
+    def _configure(self, ready: Sequence[tuple[str, Process]]) -> None:
+        """Run the commands that give programs their configuration; nodes side by side."""
+
+        def work(entry: tuple[str, Process]) -> None:
+            try:
+                self._runtime.run(entry[0], None, entry[1].configure)
+            except (CommandError, UnsupportedError) as error:
+                self._observer(Told(f"{entry[0]}: {error}"))
+
+        if ready:
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(work, ready))
 
     def start(self, deadline: Deadline, nodes: Container[str] | None = None) -> None:
         """Start all programs (of some nodes), waiting for those that others come after.
@@ -103,7 +118,9 @@ def process_ready(runtime: Runtime, states: dict[str, NodeState], node: str, pro
         return False
     check = process.ready
     if check.kind == "path":
-        return runtime.path(node, check.path).exists()
+        place = runtime.path(node, check.path)
+        # Between bind(2) and listen(2) a socket is there and refuses: what is configured through it must accept.
+        return place.exists() and (not process.configure or control.accepts(place))
     if check.kind == "listen":
         return _listens(runtime.proc(node, state.pid), check.port, "tcp")
     if check.kind == "listen-udp":

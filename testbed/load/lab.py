@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from testbed.errors import InputError, Position, Problem
 from testbed.load.document import Document
 from testbed.load.explain import shown, suggest
 from testbed.load.images import catalogue
+from testbed.load.kind import upstream
 from testbed.load.manifests import Manifests, ObjectPatch, read_manifests
 from testbed.load.shipped import FILE, labs_folder, shipped_labs
 from testbed.load.yaml import parse, read_text, validate
@@ -119,9 +121,14 @@ def manifests_of(
         except (OSError, RuntimeError, ValueError) as error:  # RuntimeError: links in a circle (pathlib, Python 3.11)
             message = str(error) if isinstance(error, _PathError) else f"{text!r} cannot be read: {_reason(error)}"
             problems.append(Problem(message, lab.cluster.origin.at("manifests", index)))
+    sources: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
+    if lab.cluster.provider == "kind":
+        sources, archives, wrong = upstream(lab.cluster, path)
+        problems += wrong
     if problems:
         raise InputError(problems)
-    return read_manifests(files, patches, read)
+    return dataclasses.replace(read_manifests(files, patches, read), upstream=sources, archives=archives)
 
 
 class _PathError(ValueError):

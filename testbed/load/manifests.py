@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -40,9 +41,16 @@ _LABEL_VALUE = re.compile(r"([A-Za-z0-9]([-\w.]{0,61}[A-Za-z0-9])?)?", re.ASCII)
 
 @dataclass(frozen=True, slots=True)
 class Manifests:
-    """The objects of a cluster, in the order they were written."""
+    """The objects of a cluster, in the order they were written.
+
+    Args:
+        texts: each object as it was written, as JSON. upstream, archives: see testbed.load.kind.
+    """
 
     objects: tuple[KubeObject, ...] = ()
+    texts: tuple[str, ...] = ()
+    upstream: tuple[str, ...] = ()
+    archives: tuple[str, ...] = ()
 
     def of(self, kind: type[K]) -> tuple[K, ...]:
         """The objects of one kind, in order."""
@@ -100,10 +108,10 @@ def read_manifests(
                 documents += read[file]
             except InputError as error:
                 problems += error.problems
-    objects, more = _load(documents, patches)
+    found, more = _load(documents, patches)
     if problems or more:
         raise InputError([*problems, *more])
-    return Manifests(objects)
+    return found
 
 
 def load_manifests(texts: Sequence[tuple[str, str]]) -> Manifests:
@@ -122,28 +130,30 @@ def load_manifests(texts: Sequence[tuple[str, str]]) -> Manifests:
             documents += parse(text, file)
         except InputError as error:
             problems += error.problems
-    objects, more = _load(documents)
+    found, more = _load(documents)
     if problems or more:
         raise InputError([*problems, *more])
-    return Manifests(objects)
+    return found
 
 
 def _yaml_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def _load(
-    documents: Iterable[Document], patches: Sequence[ObjectPatch] = ()
-) -> tuple[tuple[KubeObject, ...], list[Problem]]:
+def _load(documents: Iterable[Document], patches: Sequence[ObjectPatch] = ()) -> tuple[Manifests, list[Problem]]:
     problems: list[Problem] = []
     items = [item for entry in documents for item in _items(entry.without_nulls(), problems)]
     for patch in patches:
         if not any(patch.is_for(item) for item in items):
             problems.append(Problem(f"no {patch} in the manifests to change", patch.position))
         items = [merged(item, patch.patch) if patch.is_for(item) else item for item in items]
-    found = (_object(item, problems) for item in items)
-    objects = [item for item in found if item is not None]
-    return tuple(objects), problems + _duplicates(objects)
+    objects: list[KubeObject] = []
+    written: list[str] = []
+    for item in items:
+        if (found := _object(item, problems)) is not None:
+            objects.append(found)
+            written.append(json.dumps(item.value, ensure_ascii=False))
+    return Manifests(tuple(objects), tuple(written)), problems + _duplicates(objects)
 
 
 def _items(document: Document, problems: list[Problem]) -> list[Document]:

@@ -21,7 +21,7 @@ from testbed.errors import InputError, Position, Problem
 from testbed.load.attach import attach
 from testbed.load.document import Document, Path
 from testbed.load.explain import suggest, validate_strictly
-from testbed.load.scalars import ScalarError, resolve, short_tag
+from testbed.load.scalars import NULLS, ScalarError, resolve, short_tag
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_NODES", "Document", "parse", "read_text", "suggest", "validate"]
 
@@ -54,12 +54,13 @@ def read_text(path: FilePath) -> str:
         raise InputError([Problem("not UTF-8 text", Position(str(path), line, 1))]) from error
 
 
-def parse(text: str, file: str) -> list[Document]:
+def parse(text: str, file: str, *, as_text: bool = False) -> list[Document]:
     """The documents of a YAML text, in order; documents without content are left out.
 
     Args:
         text: the whole file.
         file: its name, for positions.
+        as_text: plain scalars are the text they are written as (and null), for formats whose fields know their types.
 
     Raises:
         InputError: with every problem that was found: bad syntax, duplicate or non-text keys, unknown tags, control
@@ -69,7 +70,7 @@ def parse(text: str, file: str) -> list[Document]:
     text = text.removeprefix("\ufeff")
     if problem := _unreadable(text, file):
         raise InputError([problem])
-    composer = _Composer(file)
+    composer = _Composer(file, as_text=as_text)
     documents: list[Document] = []
     try:
         for root in composer.documents(text):
@@ -148,9 +149,10 @@ class _MappingNode(_Node):
 class _Composer:
     """Parser events → nodes, aliases still shared. Collects problems that do not keep it from reading on."""
 
-    def __init__(self, file: str) -> None:
+    def __init__(self, file: str, *, as_text: bool = False) -> None:
         self.problems: list[Problem] = []
         self._file = file
+        self._as_text = as_text
         self._anchors: dict[str, _Node] = {}
         self._open: set[str] = set()
         self._nodes = 0
@@ -200,6 +202,9 @@ class _Composer:
     def _scalar(self, event: Any, at: Position) -> _ScalarNode:
         if found := _UNPRINTABLE.search(event.value):
             self.problems.append(Problem(f"control character U+{ord(found[0]):04X} in a text", at))
+        if self._as_text and event.tag is None:
+            null = event.implicit[0] and event.value in NULLS
+            return _ScalarNode(at, None if null else event.value)
         try:
             return _ScalarNode(at, resolve(event.value, event.tag, event.implicit[0]))
         except ScalarError as error:

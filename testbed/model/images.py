@@ -18,6 +18,8 @@ from testbed.model.workloads import AbsolutePath, FieldPath, FileMode, PortNumbe
 
 SecretPart = Literal["private", "public"]
 Role = Literal["", "echo", "ssh", "ingress-nginx", "dns"]
+BUSYBOX = "/bin/busybox"
+Capability = Literal["frr", "host"]
 
 # A host has a dot or a port, or is localhost (distribution/reference: splitDockerDomain).
 _HOST = re.compile(r"(?:localhost(?::[0-9]+)?|[A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+(?::[0-9]+)?|[A-Za-z0-9-]+:[0-9]+)/")
@@ -135,11 +137,14 @@ class Image(Located):
     Args:
         names: as in manifests, without registry, tag and digest.
         role: what the pod is to the lab besides its program.
+        capabilities: what a node of this image can be: `frr` (its own start runs FRR's daemons as /etc/frr/daemons
+            says: a router), `host` (it goes on running by itself, or where a terminal is open: an end system).
         command, args: run when the container gives none; as ENTRYPOINT and CMD of an image.
         arguments: set where `args` are those of another program, and must be translated.
         multicall: a program whose first argument names the command (busybox); commands without a slash, and those in
             the usual bin directories, are run by it.
-        applets: commands of it that scripts may call.
+        applets: commands of it that scripts may call; where there is no `multicall`, commands of /bin/busybox, for what
+            the machine itself may lack.
         packages: the Debian packages that hold the programs. requires: programs, as absolute paths.
         files: path → content, or more about it. directories: that must exist, owned by root.
         ready: the TCP port it listens on once it is up.
@@ -147,6 +152,7 @@ class Image(Located):
 
     names: tuple[Annotated[str, AfterValidator(_normal)], ...] = Field(min_length=1)
     role: Role = ""
+    capabilities: tuple[Capability, ...] = ()
     command: tuple[str, ...] = ()
     args: tuple[str, ...] = ()
     arguments: Arguments | None = None
@@ -164,8 +170,8 @@ class Image(Located):
         first = next(iter((*self.command, *self.args)), "/")
         if not first.startswith("/") and self.multicall is None:
             raise ValueError(f"the program {first!r} must be given by its absolute path")
-        if self.applets and self.multicall is None:
-            raise ValueError("'applets' belong to a 'multicall' program")
+        if self.applets and self.multicall is None and BUSYBOX not in self.requires:
+            raise ValueError(f"'applets' belong to a 'multicall' program, or to {BUSYBOX} among 'requires'")
         return self
 
 

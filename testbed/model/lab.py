@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
@@ -18,6 +19,9 @@ from testbed.model.names import HOST_LABEL, host_label
 from testbed.model.workloads import VariableName
 
 API_VERSION = "testbed/v1"
+
+# kind v0.32.0, pkg/apis/config/defaults/image.go
+KIND_NODE_IMAGE = "kindest/node:v1.36.1@sha256:3489c7674813ba5d8b1a9977baea8a6e553784dab7b84759d1014dbd78f7ebd5"
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -114,6 +118,18 @@ def _router_id(value: str) -> str:
     return value
 
 
+def _pinned(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9][a-z0-9._:/-]*:[A-Za-z0-9_.-]+@sha256:[0-9a-f]{64}", value):
+        raise ValueError(f"{value!r} is no pinned image: write NAME:TAG@sha256:DIGEST")
+    return value
+
+
+def _version(value: str) -> str:
+    if not re.fullmatch(r"v[0-9]+\.[0-9]+\.[0-9]+", value):
+        raise ValueError(f"{value!r} is no version: write vMAJOR.MINOR.PATCH")
+    return value
+
+
 def _pattern(text: str) -> dict[str, str | int | float | bool | list[object] | dict[str, object] | None]:
     """The pattern for the JSON Schema; the validator beside it says in words what is wrong."""
     return {"pattern": f"^{text}$"}
@@ -136,6 +152,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 LabelValue = Annotated[str, AfterValidator(_label_value), Field(json_schema_extra=_pattern(_LABEL_VALUE))]
 LabelKey = Annotated[str, AfterValidator(_label_key)]
 Word = Annotated[str, Field(min_length=1)]
+Version = Annotated[str, AfterValidator(_version)]
 
 
 class Pool(Located):
@@ -241,6 +258,9 @@ class Router(_Node):
     bgp: RouterBgp | None = None
     routes: tuple[StaticRoute, ...] = ()
     nat: tuple[Nat, ...] = ()
+    image: Word | None = Field(
+        default=None, description="of its container on a container runtime; one that starts FRR by itself"
+    )
 
 
 class Host(_Node):
@@ -250,6 +270,9 @@ class Host(_Node):
     image: Word | None = Field(default=None, description="a program from the image catalogue that it runs")
     command: tuple[str, ...] = Field(default=(), description="replaces the image's own command")
     env: dict[VariableName, str] = Field(default_factory=dict)
+    container: bool = Field(
+        default=False, description="on a container runtime it is a container of its image, run as the image says"
+    )
     gateway: str = Field(
         default="", description="'none', or the router on one of its links that its default route uses"
     )
@@ -258,6 +281,8 @@ class Host(_Node):
 
 class KubernetesNode(_Node):
     """A node of the lab's Kubernetes cluster."""
+
+    refused: ClassVar[Mapping[str, str]] = {"image": "its pods and VRFs are made by the project's own image"}
 
     kind: Literal["kubernetes"]
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
@@ -315,11 +340,35 @@ class ClusterRoute(Located):
     vrf: VrfName
 
 
+class Kind(Located):
+    """How kind makes the cluster, where `provider` is `kind`. Versions are pinned: a lab is the same tomorrow."""
+
+    image: Annotated[str, AfterValidator(_pinned)] = Field(
+        default=KIND_NODE_IMAGE, description="the nodes' image, as NAME:TAG@sha256:DIGEST; default: kind 0.32's own"
+    )
+    calico: Version = Field(default="v3.32.1", description="from 3.32 on, whose resources are CRDs of their own")
+    metallb: Version = "v0.16.1"
+    offline: str = Field(
+        default="",
+        description="a folder, relative to the lab file, that stands for the network: calico-v3-crds.yaml and "
+        "metallb-frr.yaml, and *.tar of images",
+    )
+    install: tuple[str, ...] = Field(
+        default=(),
+        description="more manifests, https:// or relative to the lab file, as they are, before the lab's own",
+    )
+    images: tuple[Word, ...] = Field(default=(), description="images of this machine's engine that nodes get")
+    timeout: int = Field(default=900, ge=1, le=86400, description="seconds until the cluster is there and at work")
+
+
 class Cluster(Located):
     """A Kubernetes cluster over the lab's nodes of kind `kubernetes`. Field names as in kind's configuration."""
 
     name: HostName
-    provider: Literal["embedded"] = "embedded"
+    provider: Literal["embedded", "kind"] = Field(
+        default="embedded", description="kind: a real Kubernetes in containers, which needs --runtime docker"
+    )
+    kind: Kind | None = Field(default=None, description="how kind makes it")
     pod_subnet: Prefix4 = "192.168.0.0/16"
     service_subnet: Prefix4 = "10.96.0.0/16"
     kube_proxy_mode: Literal["iptables", "nftables", "ipvs"] = "iptables"

@@ -13,7 +13,7 @@ from typing import Literal
 MAIN_TABLE = 254
 
 InterfaceKind = Literal["veth", "bridge", "loopback", "dummy"]
-NodeKind = Literal["router", "host", "kubernetes", "pod"]
+NodeKind = Literal["router", "host", "switch", "kubernetes", "pod"]
 RouteKind = Literal["unicast", "blackhole", "unreachable", "prohibit"]
 RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct", "ipset", "ipvs"]
 SecretPart = Literal["private", "public"]
@@ -149,6 +149,9 @@ class Process:
         reload: how a change of `files` is taken over: `restart`, or `vtysh` (FRR), `hup` (SIGHUP), `bird` (birdc).
         reload_command: what is run in the node for `bird`.
         files: paths whose change concerns this process; for `vtysh` the first is its configuration.
+        configure: a command that is run in the node each time this process was started and is ready; what comes after
+            it waits for the command, too. Where it fails, that is told, and the lab goes on.
+        by_image: the node's own image starts it; it is only waited for.
     """
 
     name: str
@@ -161,6 +164,8 @@ class Process:
     reload_command: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     directory: str = "/"
+    configure: tuple[str, ...] = ()
+    by_image: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,6 +178,11 @@ class Node:
         sysctls: (key, value) pairs, keys with slashes below /proc/sys ("net/ipv4/ip_forward"), applied in order in
             the default instance and in every VRF's where they exist there.
         directories: (path, owner) pairs that must exist before any file or process.
+        commands: run once, in order, when the node is new and its links and processes are ready. Those of one node
+            come after those of the nodes before it in the Plan. A failing one is told, and the lab goes on.
+        image: on a container runtime, the image of a container that starts its programs itself; "" for testbed/node,
+            whose programs the runtime starts.
+        entrypoint, cmd: replace those of `image`; () for its own. env: is added to that of `image`.
     """
 
     name: str
@@ -188,6 +198,11 @@ class Node:
     directories: tuple[tuple[str, str], ...] = ()
     files: tuple[File, ...] = ()
     processes: tuple[Process, ...] = ()
+    commands: tuple[tuple[str, ...], ...] = ()
+    image: str = ""
+    entrypoint: tuple[str, ...] = ()
+    cmd: tuple[str, ...] = ()
+    env: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -271,12 +286,62 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class ClusterNode:
+    """A node of the lab that a container of the cluster is; `name` is its name in the Plan and in Kubernetes."""
+
+    name: str
+    role: Literal["control-plane", "worker"]
+    labels: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KubeObject:
+    """A Kubernetes object as JSON text, and where it was written (file:line:column)."""
+
+    text: str
+    origin: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """A Kubernetes cluster that kind makes, whose nodes get the links of the lab's.
+
+    Args:
+        image: of its nodes. kube_proxy_mode: in kind's words.
+        nodes: the first is the control plane.
+        upstream: manifests that are installed first, as https addresses or absolute paths.
+        images: that nodes get from this machine: names, or absolute paths of archives.
+        settings: environment of Calico's node agent, (name, value).
+        objects: the lab's own, in the order in which they are applied.
+        timeout: seconds until it is there and at work.
+    """
+
+    image: str
+    pod_subnet: str
+    service_subnet: str
+    kube_proxy_mode: str
+    nodes: tuple[ClusterNode, ...]
+    upstream: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    objects: tuple[KubeObject, ...] = ()
+    timeout: float = 900.0
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The nodes' names."""
+        return frozenset(node.name for node in self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that must exist for one lab.
 
     Args:
         secrets: names of Ed25519 key pairs to make, random, per lab.
         sessions, routes: what readiness waits for, besides the processes' own checks.
+        cluster: made by kind; an embedded one is nodes, pods and links like all else.
+        notes: what the lab's author should know of how it is run, a sentence each.
     """
 
     name: str
@@ -288,6 +353,8 @@ class Plan:
     services: tuple[Service, ...] = ()
     flows: tuple[Flow, ...] = ()
     description: str = field(default="")
+    cluster: Cluster | None = None
+    notes: tuple[str, ...] = ()
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises KeyError when there is none."""

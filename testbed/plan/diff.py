@@ -9,8 +9,8 @@ from difflib import unified_diff
 
 from testbed.plan import MAIN_TABLE, Link, Node, Plan, Route, SecretRef
 
-# What a set of namespaces cannot change while it lives.
-IDENTITY = ("kind", "parent", "hostname", "vrfs")
+# What a set of namespaces, or a container, cannot change while it lives; and commands are for a new node.
+IDENTITY = ("kind", "parent", "hostname", "vrfs", "commands", "image", "entrypoint", "cmd", "env")
 
 
 @dataclass(frozen=True)
@@ -22,8 +22,9 @@ class NodeChange:
 
     @property
     def recreated(self) -> bool:
-        """Whether it must be made anew."""
-        return any(getattr(self.old, name) != getattr(self.new, name) for name in IDENTITY)
+        """Whether it must be made anew; a container of a user's own image also for what it reads when it starts."""
+        names = (*IDENTITY, *(("files", "directories", "processes") if self.new.image else ()))
+        return any(getattr(self.old, name) != getattr(self.new, name) for name in names)
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from testbed.errors import ProbeError
+from testbed.patience import stretched
 from testbed.plan import Expectation, Flow
 from testbed.probe.failure import failed
 from testbed.probe.result import Answer
@@ -31,7 +32,7 @@ TCP_REPAIR_ON, TCP_REPAIR_OFF_NO_WP, TCP_SEND_QUEUE = 1, -1, 2
 
 def patience(flow: Flow) -> float:
     """Seconds to wait for an answer: the flow's timeout, and more where an answer is expected but may take its time."""
-    return max(flow.timeout, LEAST[flow.expect])
+    return stretched(max(flow.timeout, LEAST[flow.expect]))
 
 
 def family_of(flow: Flow) -> socket.AddressFamily:
@@ -81,7 +82,7 @@ def over_tcp(
             sock.settimeout(patience(flow))
             sock.connect((flow.address, flow.port))
             port = local_port(sock)
-            sock.settimeout(max(patience(flow), least))
+            sock.settimeout(max(patience(flow), stretched(least)))
             answer = talk(sock)
         except OSError as error:
             answer = failed(flow, error)

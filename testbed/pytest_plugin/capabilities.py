@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
+import shutil
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 import pytest
+
+from testbed.pytest_plugin import features
 
 if TYPE_CHECKING:
     from testbed.plan import Plan
@@ -51,17 +54,40 @@ def _graphviz() -> str:
     return "" if os.access(GRAPHVIZ, os.X_OK) else f"no {GRAPHVIZ} (Debian: graphviz)"
 
 
+@functools.cache
+def _kind() -> str:
+    from testbed.model.lab import KIND_NODE_IMAGE
+    from testbed.runtime import engine, kind_tool
+
+    if reason := kind_tool.missing() or _docker():
+        return reason
+    if engine.ask(engine.address(), f"/images/{KIND_NODE_IMAGE}/json") is None:
+        return f"the engine has no image {KIND_NODE_IMAGE} (docker pull)"
+    return ""
+
+
+@functools.cache
+def _apiserver() -> str:
+    absent = [name for name in ("etcd", "kube-apiserver") if shutil.which(name) is None]
+    return f"not in PATH: {', '.join(absent)}" if absent else ""
+
+
 # What can be found missing before any lab is known, by name; "" means that it is there.
 _PROBES: Mapping[str, Callable[[], str]] = {
     "netns": _netns,
     "docker": _docker,
     "graphviz": _graphviz,
     "browser": _browser,
+    "kind": _kind,
+    "apiserver": _apiserver,
+    "vm": features.machine,
+    **features.PROBES,
 }
 # netns: privileges and kernel features that every lab needs; programs: those that a lab's nodes run; kernel: features
 # that only some labs need, found missing when such a lab starts; docker: an engine, for the docker runtime;
-# graphviz: pictures; browser: for tests of pages.
-CAPABILITIES = ("netns", "programs", "kernel", "docker", "graphviz", "browser")
+# graphviz: pictures; browser: for tests of pages; kind: docker, kind, and the image of its nodes; apiserver: the API
+# server of Kubernetes and its store, as programs; vm: what `testbed vm` needs; and single features of the kernel.
+CAPABILITIES = ("netns", "programs", "kernel", *(name for name in _PROBES if name != "netns"))
 
 
 def missing_programs(plan: Plan) -> str:

@@ -29,7 +29,8 @@ from testbed.probe.result import Answer, Verdict
 from testbed.pytest_plugin import FILE
 from testbed.pytest_plugin.capabilities import missing_programs, not_run, require
 from testbed.runtime.base import NodeState
-from testbed.session import Session
+from testbed.session import TOPOLOGIES, Session
+from testbed.session import compiled as topology
 
 if TYPE_CHECKING:
     from testbed.report.page import LabSection
@@ -75,12 +76,12 @@ class LiveLab:
     """A lab that is up.
 
     Args:
-        source: the lab file and all that belongs to it. plan: what was made of it.
+        source: the lab file and all that belongs to it; None for a containerlab topology. plan: what was made of it.
         form: the cell of the lab's matrix whose form it has; empty: that of the file.
     """
 
     session: Session
-    source: labs.Loaded
+    source: labs.Loaded | None
     plan: Plan
     form: str = ""
 
@@ -143,6 +144,9 @@ class LiveLab:
         flow, problems = validate(Flow, Document(value, "probe", {}, {}), "probe")
         if flow is None:
             raise InputError(Problem(problem.message, hint=problem.hint) for problem in problems)
+        if self.source is None:
+            message = "probes are asked in a lab file's words, and this lab is a containerlab topology"
+            raise InputError([Problem(message, hint="run a program in a node: lab.node(NAME).run([...])")])
         model = self.source.lab.model_copy(update={"flows": (flow,)})
         return compile_lab(model, self.source.manifests, self.source.images, self.name).flows[0]
 
@@ -195,12 +199,16 @@ class Labs:
         form = cell.name if cell else ""
         require(self._config, "netns")
         try:
-            source = variants.load(cell) if variants and cell else labs.load(shown(path))
-            name = self.name(source.lab.name)
+            source = None
+            if not path.name.endswith(TOPOLOGIES):
+                source = variants.load(cell) if variants and cell else labs.load(shown(path))
+            plan = topology(shown(path)) if source is None else compiled(source)
+            name = self.name(plan.name)
             self._claim(name, path)
             if name not in self._labs or self._labs[name].form != form:
                 before = self._labs.pop(name, None)
-                self._labs[name] = self._bring_up(name, source, form, switch=bool(form or before))
+                plan = dataclasses.replace(plan, name=name)
+                self._labs[name] = self._bring_up(plan, source, form, switch=bool(form or before))
         except TestbedError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         return self._labs[name]
@@ -214,8 +222,8 @@ class Labs:
         if name in self._failures:
             pytest.fail(f"lab {name} did not come up before: {self._failures[name]}", pytrace=False)
 
-    def _bring_up(self, name: str, source: labs.Loaded, form: str, *, switch: bool) -> LiveLab:
-        plan = compiled(source, name)
+    def _bring_up(self, plan: Plan, source: labs.Loaded | None, form: str, *, switch: bool) -> LiveLab:
+        name = plan.name
         if reason := missing_programs(plan):
             not_run(self._config, "programs", reason)
         if name not in self._sessions:

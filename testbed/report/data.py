@@ -59,6 +59,8 @@ def risen_data(risen: Risen) -> Data:
         "steps": dict(risen.steps),
         "changes": None if risen.change is None else describe(risen.change.planned),
         "restored": [] if risen.change is None else list(risen.change.restored),
+        "notes": list(risen.plan.notes),
+        "told": list(risen.told),
     }
 
 

@@ -11,7 +11,13 @@ from rich.text import Text
 from testbed.report.style import GOOD, POOR, QUIET, plain_table
 from testbed.runtime.doctor import Finding
 
-HEADINGS = {"kernel": "kernel feature", "program": "program", "docker": "docker runtime"}
+HEADINGS = {
+    "kernel": "kernel feature",
+    "program": "program",
+    "host": "this machine",
+    "docker": "docker runtime",
+    "vm": "testbed vm",
+}
 
 
 def doctor_report(findings: Sequence[Finding]) -> Iterator[RenderableType]:
@@ -43,7 +49,7 @@ def _mark(finding: Finding) -> tuple[str, str]:
 
 
 def _state(finding: Finding) -> Text:
-    words = {True: "works", False: "missing", None: "unknown"}
+    words = {True: "works", False: finding.state or "missing", None: "unknown"}
     return Text(words[finding.works], style=_style(finding))
 
 

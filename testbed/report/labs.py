@@ -43,6 +43,7 @@ class Risen:
     Args:
         change: None for a lab that was not running before.
         seconds: from the reading of the files to the last verdict. steps: name → seconds, of its parts.
+        told: what went another way than its author may expect.
     """
 
     plan: Plan
@@ -50,6 +51,7 @@ class Risen:
     verdicts: tuple[Verdict, ...]
     seconds: float
     steps: Mapping[str, float]
+    told: tuple[str, ...] = ()
 
 
 def change_lines(change: Change, most: int = 12) -> list[str]:
@@ -68,6 +70,12 @@ def change_lines(change: Change, most: int = 12) -> list[str]:
     return lines or ["nothing had changed"]
 
 
+def told_lines(risen: Risen) -> list[str]:
+    """What the author should know: notes of a Plan that was not there before, and what was told while it was made."""
+    notes = risen.plan.notes if risen.change is None else ()
+    return [*(f"note: {text}" for text in notes), *(f"! {text}" for text in risen.told)]
+
+
 def up_summary(risen: Risen) -> str:
     """ "edge is up: 13 nodes, 9 pods, 44 BGP sessions, 214 routes, 18 of 18 flows as expected, 4.1 s"."""
     plan = risen.plan
@@ -76,6 +84,7 @@ def up_summary(risen: Risen) -> str:
     for number, noun in ((pods, "pod"), (len(plan.sessions), "BGP session"), (len(plan.routes), "route")):
         parts += [count(number, noun)] if number else []
     parts += [passed(risen.verdicts)] if risen.verdicts else []
+    parts += [] if plan.flows else ["no flows to ask"]
     return f"{plan.name} is up: {', '.join(parts)}, {duration(risen.seconds)}"
 
 

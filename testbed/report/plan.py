@@ -27,6 +27,9 @@ def plan_lines(plan: Plan) -> Iterator[str]:
     yield from _readiness(plan)
     yield from _services(plan.services)
     yield from _flows(plan.flows)
+    if plan.notes:
+        yield "notes"
+        yield from (f"  {text}" for text in plan.notes)
 
 
 def node_lines(plan: Plan, node: Node) -> Iterator[str]:
@@ -44,6 +47,7 @@ def _node(node: Node, peers: Peers, *, contents: bool) -> Iterator[str]:
     facts += [f"on {node.parent}"] if node.parent else []
     facts += [f"hostname {node.hostname}"] if node.hostname not in ("", node.name) else []
     facts += [f"VRFs {', '.join(node.vrfs)}"] if node.vrfs else []
+    facts += [f"image {node.image}"] if node.image else []
     yield f"node {node.name} ({', '.join(facts)})"
     parts: dict[str, Sequence[Sequence[str]]] = {
         "interfaces": [_interface(node, index, peers) for index in range(len(node.interfaces))],
@@ -54,6 +58,8 @@ def _node(node: Node, peers: Peers, *, contents: bool) -> Iterator[str]:
         "files": [_file(file) for file in node.files],
         "rulesets": [(entry.name, entry.tool, _vrf(entry.vrf), _lines(entry.text)) for entry in node.rulesets],
         "processes": [row for process in node.processes for row in _process(process)],
+        "container": _container(node),
+        "commands": [(shlex.join(argv),) for argv in node.commands],
     }
     for heading, rows in parts.items():
         if rows:
@@ -109,10 +115,18 @@ def _file(file: File) -> tuple[str, ...]:
 
 def _process(process: Process) -> list[tuple[str, ...]]:
     facts = [f"ready: {_ready(process.ready)}"]
+    facts += ["started by the node's image"] if process.by_image else []
     facts += [f"after {', '.join(process.after)}"] if process.after else []
     facts += [f"in {process.directory}"] if process.directory != "/" else []
+    facts += [f"then {shlex.join(process.configure)}"] if process.configure else []
     facts += [f"env {' '.join(f'{key}={value}' for key, value in process.env)}"] if process.env else []
     return [(process.name, _vrf(process.vrf), shlex.join(process.argv)), ("", "", "; ".join(facts))]
+
+
+def _container(node: Node) -> list[tuple[str, str]]:
+    """What is said of a container of the node's own image."""
+    rows = [(name, shlex.join(words)) for name, words in (("entrypoint", node.entrypoint), ("cmd", node.cmd)) if words]
+    return rows + [("env", f"{key}={value}") for key, value in node.env]
 
 
 def _ready(ready: Ready) -> str:

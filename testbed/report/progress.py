@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from testbed.events import Awaited, Event, Step
+from testbed.events import Awaited, Event, Step, Told
 from testbed.report.words import cut, duration
 
 SHOWN = 3
@@ -22,6 +22,8 @@ class Progress:
 
 def after(progress: Progress, event: Event) -> Progress:
     """The progress once an event has come."""
+    if isinstance(event, Told):
+        return progress
     if isinstance(event, Awaited):
         others = tuple(entry for entry in progress.awaited if entry.what != event.what)
         return replace(progress, awaited=(*others, event))

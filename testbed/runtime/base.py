@@ -146,3 +146,21 @@ class Runtime(Sockets, Protocol):
     def network(self, node: str, vrf: str | None) -> int:
         """Descriptor of the network namespace of a routing instance; stays open as long as the runtime."""
         ...
+
+
+class ClusterRuntime(Runtime, Protocol):
+    """A runtime on which kind can make a lab's cluster, whose nodes are then nodes of the lab."""
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The file by which clients find the cluster."""
+        ...
+
+    def make_cluster(self, config: str, containers: Mapping[str, str], images: Sequence[str], timeout: float) -> None:
+        """Have kind make the cluster, unless it is there; returns when its nodes run.
+
+        Args:
+            config: kind's configuration. containers: node → the container that kind makes of it.
+            images: that the nodes get: names on the engine, or absolute paths of archives. timeout: seconds.
+        """
+        ...

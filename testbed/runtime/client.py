@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from testbed.errors import DeployError, NoSuchLabError, NoSuchNodeError
+from testbed.patience import stretched
 from testbed.plan import Node, Process
 from testbed.run import Namespaces
 from testbed.runtime.base import NodeState, ProcessState
@@ -40,7 +41,7 @@ class Supervisor:
         if self._connection:
             return True
         connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.settimeout(self._timeout)
+        connection.settimeout(self._timeout and stretched(self._timeout))
         try:
             connection.connect(str(self._path))
         except OSError:

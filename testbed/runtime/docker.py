@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from testbed.errors import DeployError, NoSuchLabError, NoSuchNodeError, TestbedError, UnsupportedError
 from testbed.events import Observer
+from testbed.patience import stretched
 from testbed.plan import Node, Process
-from testbed.runtime import engine, image
+from testbed.runtime import appliance, engine, image
 from testbed.runtime.base import NodeState
 from testbed.runtime.client import Supervisor, node_request, process_request
 from testbed.runtime.engine import LAB, NODE, Container
@@ -37,6 +38,7 @@ CREATING = "creating"  # a file in the lab's folder: the containers that were as
 START = 20.0  # seconds a container has until its supervisor answers
 ANSWER = 30.0  # seconds a supervisor has to answer: a container may be paused at any time
 LAST = 30.0  # seconds the engine has to end a lab
+NOTICE = 3.0  # seconds the engine has to notice that a container has ended
 PARALLEL = 8
 CONFLICT = 409
 # What it takes to make pods and VRFs (mounts, namespaces, devices) and to run daemons; not what would reach the host's
@@ -69,7 +71,7 @@ class DockerRuntime(Supervised):
 
         where = engine.home(self.lab)
         engine.ask(where, "/containers/json?limit=1")  # it says better what is wrong
-        return docker.DockerClient(base_url=where, timeout=120)
+        return docker.DockerClient(base_url=where, timeout=int(stretched(120)))
 
     # --- the lab --------------------------------------------------------------------------------------------------
 
@@ -209,6 +211,9 @@ class DockerRuntime(Supervised):
     def _run(self, node: Node, there: Container | None, contents: Mapping[tuple[str, str], str]) -> None:
         """Have a container run the node; one that is there (it was restarted, or has ended) is used again."""
         self._forget(node.name)  # whoever was known under that name has ended
+        if node.image:
+            self._run_appliance(node, there, contents)
+            return
         ident = there.id if there else self._create(node)
         if there is None or there.state != "running":
             api = self._docker.api
@@ -222,23 +227,42 @@ class DockerRuntime(Supervised):
         supervisor.ask("adopt", **node_request(node, contents))
         self._places[node.name] = node.name
 
+    def _run_appliance(self, node: Node, there: Container | None, contents: Mapping[tuple[str, str], str]) -> None:
+        """Have a container of the node's own image run it."""
+        labels = {LAB: self.lab, NODE: node.name, appliance.LABEL: "1"}
+        ident = there.id if there else appliance.create(self._docker, node, **self._settings(node), labels=labels)
+        if there is None or there.state != "running":
+            appliance.fill(self._docker, ident, node, contents)
+            appliance.start(self._docker, ident, node)
+        try:
+            self._connected(node.name, ident)[1].ask("adopt", **node_request(node, contents))
+        except (NoSuchLabError, NoSuchNodeError):
+            raise DeployError(f"{node.name}: its container has ended: {self._last_words(ident)}") from None
+        self._places[node.name] = node.name
+
     def _create(self, node: Node) -> str:
         container = self._docker.containers.create(
             image.NAME,
             ["python3", "-I", "-S", f"{PROGRAM}/supervisor.py", f"{self.lab}/{node.name}", SOCKETS, "--container"],
-            name=self._container_name(node.name),
-            hostname=node.hostname or node.name,
             labels={LAB: self.lab, NODE: node.name},
-            network_mode="none",
-            cap_drop=["ALL"],
-            cap_add=list(CAPABILITIES),
-            security_opt=list(UNCONFINED),
-            userns_mode="host",
             tmpfs={"/run": "exec,mode=755", "/tmp": "exec,mode=1777"},  # noqa: S108 - the container's own
-            sysctls=SYSCTLS,
-            stop_signal="SIGKILL",
+            **self._settings(node),
         )
         return str(container.id)
+
+    def _settings(self, node: Node) -> dict[str, Any]:
+        """What is asked of the engine for every node's container."""
+        return {
+            "name": self._container_name(node.name),
+            "hostname": node.hostname or node.name,
+            "network_mode": "none",
+            "cap_drop": ["ALL"],
+            "cap_add": list(CAPABILITIES),
+            "security_opt": list(UNCONFINED),
+            "userns_mode": "host",
+            "sysctls": SYSCTLS,
+            "stop_signal": "SIGKILL",
+        }
 
     def _last_words(self, container: str) -> str:
         text: bytes = self._docker.api.logs(container, tail=5)
@@ -260,19 +284,32 @@ class DockerRuntime(Supervised):
         """(host's pid of the container, its supervisor) of a node that runs in this container."""
         with self._connecting:
             if node not in self._supervisors:
-                pid = self._process(node, container)
+                pid, where = self._process(node, container), f"{self.lab}, node {node}"
                 path = Path(f"/proc/{pid}/root{SOCKETS}/supervisor.sock")
-                self._supervisors[node] = (pid, Supervisor(path, f"{self.lab}, node {node}", ANSWER))
+                own = engine.labels(engine.home(self.lab), container).get(appliance.LABEL)
+                speaker = appliance.Appliance(pid, node, where) if own else Supervisor(path, where, ANSWER)
+                self._supervisors[node] = (pid, speaker)
             return self._supervisors[node]
 
     def _process(self, node: str, container: str) -> int:
-        """The first process of a container, as this machine numbers it."""
+        """The first process of a container, as this machine numbers it.
+
+        A container may end while it is looked at, and the engine takes a moment to hear of it: only one that goes on
+        with a process that is not here is on another machine.
+        """
         where = engine.home(self.lab)
         pid = engine.process(where, container)
+
+        def settled() -> bool:
+            nonlocal pid
+            if pid and not Path(f"/proc/{pid}").exists():
+                pid = engine.process(where, container)
+            return not pid or Path(f"/proc/{pid}").exists()
+
+        if not until(settled, Deadline(NOTICE)):
+            raise UnsupportedError(f"the Docker engine at {where} runs its containers on another machine")
         if not pid:
             raise NoSuchNodeError(f"node {node} does not run")
-        if not Path(f"/proc/{pid}").exists():
-            raise UnsupportedError(f"the Docker engine at {where} runs its containers on another machine")
         return pid
 
     def _supervisor(self, node: str) -> tuple[int, Supervisor]:
@@ -348,6 +385,8 @@ class DockerRuntime(Supervised):
     def start(self, processes: Sequence[tuple[str, Process]]) -> None:
         by_container: dict[int, tuple[Supervisor, list[dict[str, Any]]]] = {}
         for node, process in processes:
+            if process.by_image:
+                continue
             pid, supervisor = self._holder(node)
             by_container.setdefault(pid, (supervisor, []))[1].append(process_request(node, process))
         for supervisor, requests in by_container.values():

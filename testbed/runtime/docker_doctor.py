@@ -1,26 +1,17 @@
-"""Whether this machine has what the docker runtime needs: an engine and its set-up, the image, and who else filters."""
+"""Whether this machine has what the docker runtime needs: an engine and its set-up, and the image."""
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
-from testbed import run
-from testbed.errors import CommandError, UnsupportedError
+from testbed.errors import UnsupportedError
 from testbed.runtime import engine, image
 from testbed.runtime.doctor import Finding
 from testbed.runtime.image_build import MMDEBSTRAP
 
 COPYING = ("vfs",)  # storage drivers that copy the whole image for every container
-# Docker with iptables-nft, and with iptables-legacy.
-NFT_FORWARD = ("/usr/sbin/nft", "list", "chain", "ip", "filter", "FORWARD")
-LEGACY_FORWARD = ("/usr/sbin/iptables-legacy", "-S", "FORWARD")
-LEGACY_TABLES = Path("/proc/net/ip_tables_names")
-BRIDGE_FILTER = Path("/proc/sys/net/bridge/bridge-nf-call-iptables")
-POLICY = re.compile(r"policy (\w+)|-P FORWARD (\w+)")
 
 
 def examine() -> list[Finding]:
@@ -33,7 +24,7 @@ def examine() -> list[Finding]:
     except UnsupportedError as error:
         advice = f"{error}; start it, or apt install docker.io"
         return [_finding("Docker engine", "--runtime docker", works=False, advice=advice)]
-    return [*_engine(where, facts), _image(state, there), _builder(), *_filters()]
+    return [*_engine(where, facts), _image(state, there), _builder()]
 
 
 def _finding(name: str, purpose: str, *, works: bool = True, detail: str = "", advice: str = "") -> Finding:
@@ -70,21 +61,3 @@ def _image(state: image.State, there: image.Image | None) -> Finding:
 def _builder() -> Finding:
     there = os.access(MMDEBSTRAP, os.X_OK)
     return _finding("mmdebstrap", "the image without a registry", works=there, advice="apt install mmdebstrap")
-
-
-def _filters() -> Iterator[Finding]:
-    """What else Docker has done to the host; labs are not concerned, but those who look for lost packets may be."""
-    yield _finding("FORWARD policy", "the host, and no lab", detail=_forward_policy())
-    text = "off"
-    if BRIDGE_FILTER.exists():
-        text = "on: what crosses a bridge in a node passes that node's rules too"
-    yield _finding("bridge netfilter", "links with more than two ends", detail=text)
-
-
-def _forward_policy() -> str:
-    legacy = LEGACY_TABLES.exists() and "filter" in LEGACY_TABLES.read_text().split()
-    try:
-        match = POLICY.search(run.run(LEGACY_FORWARD if legacy else NFT_FORWARD))
-    except (CommandError, UnsupportedError):  # there is no such chain, or nobody to ask
-        match = None
-    return (match[1] or match[2]).lower() if match else "accept"

@@ -13,7 +13,7 @@ from testbed.load.images import builtin_images
 from testbed.model.images import Image
 from testbed.runtime import kernel
 
-Kind = Literal["kernel", "program", "docker"]
+Kind = Literal["kernel", "program", "host", "docker", "vm"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +25,7 @@ class Finding:
         required: whether the netns runtime needs it; without the others some labs, or nothing yet, lack something.
         purpose: what it is for. detail: what was found, or why it does not work.
         advice: what to do where it does not work.
+        state: a word for how it does not work; empty: it is missing.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Finding:
     purpose: str
     detail: str = ""
     advice: str = ""
+    state: str = ""
 
     @property
     def fatal(self) -> bool:

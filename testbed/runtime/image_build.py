@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from testbed import run
 from testbed.errors import CommandError, DeployError, UnsupportedError
 from testbed.events import Awaited, Observer, Step
+from testbed.patience import stretched
 from testbed.render import configs, environment
 from testbed.runtime import engine, workshop
 from testbed.runtime.image import HASH, NAME, SOURCE, Image, Recipe, found, recipe
@@ -82,7 +83,14 @@ def _client(where: str) -> APIClient:
     engine.containers(where, engine.LAB)  # says better than the SDK what is wrong
     import docker
 
-    return docker.APIClient(base_url=where, timeout=int(workshop.LAST))
+    return docker.APIClient(base_url=where, timeout=int(stretched(workshop.LAST)))
+
+
+def save(where: str, path: Path) -> None:
+    """Write the image into an archive, which another engine can load. Raises UnsupportedError: no engine answers."""
+    with contextlib.closing(_client(where)) as client, path.open("wb") as archive:
+        for part in client.get_image(NAME):
+            archive.write(part)
 
 
 def _discard(where: str, image: str) -> None:
@@ -178,13 +186,12 @@ def _finish() -> Path:
 
 
 def _mmdebstrap(wanted: Recipe, folder: Path, archive: Path) -> None:
-    """Write the image's root file system as a tar archive. Whatever ends us ends all of it (setpriv(1), unshare(1))."""
+    """Write the image's root file system as a tar archive. Whatever ends us ends all of it."""
     hook = folder / "finish"
     shutil.copyfile(_finish(), hook)
     hook.chmod(0o755)  # where the package is installed from a wheel, it may have lost that
     argv = (
-        *("/usr/bin/setpriv", "--pdeathsig", "KILL"),
-        *("/usr/bin/unshare", "--pid", "--fork", "--kill-child", "--mount-proc"),
+        *run.TIED,
         *mmdebstrap(wanted, hook, archive),
     )
     env = {**run.ENVIRONMENT, "SOURCE_DATE_EPOCH": str(wanted.date), "TMPDIR": str(folder)}

@@ -145,7 +145,8 @@ DUMMY = link("dummy0", "dummy")
 VRF = link("vrf0", "vrf", _attribute(1, struct.pack("=I", 10)))
 VLAN = link("vlan0", "vlan", _attribute(1, struct.pack("=H", 10)), over="pair0")
 VXLAN = link("vxlan0", "vxlan", _attribute(1, struct.pack("=I", 10)))
-IPIP = link("ipip0", "ipip")
+# With an IFLA_IPTUN_REMOTE: without, it would be the tunl0 that every namespace has (ip_tunnel_newlink: EEXIST).
+IPIP = link("ipip0", "ipip", _attribute(3, socket.inet_aton("192.0.2.1")))
 
 
 def netem() -> str:

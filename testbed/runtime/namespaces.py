@@ -22,6 +22,9 @@ from testbed.runtime import kernel, netlink
 NETLINK_NETFILTER = 12  # Linux include/uapi/linux/netlink.h, and nfnetlink.h for the next two
 NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_GET_STATS = 1, 2, 5
 LOOPBACK = 1  # the index of lo in every namespace
+# The first index that we choose. Where tunnel modules are loaded, the kernel gives every new namespace a tunl0, a gre0
+# and so on, with the indexes after lo's (Linux net/ipv4/ip_tunnel.c, ip_tunnel_init_net).
+FIRST = 100
 
 
 @dataclass
@@ -134,7 +137,7 @@ class Networks:
 
     def _claim(self, network: Network, name: str) -> int:
         """The next free index. Choosing it ourselves saves asking for it."""
-        index = max(network.indexes.values(), default=LOOPBACK) + 1
+        index = max(FIRST - 1, *network.indexes.values()) + 1
         network.indexes[name] = index
         return index
 

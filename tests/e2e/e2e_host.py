@@ -31,6 +31,7 @@ COMMANDS = {
     "links": ("ip", "-o", "link"),
     "rulesets": ("nft", "--stateless", "list", "ruleset"),
 }
+LEGACY = ("/usr/sbin/iptables-legacy-save", "/usr/sbin/ip6tables-legacy-save")
 TITLE = "lab:"  # of a supervisor or holder (its name cut to 15 letters), when its command line is gone already
 Facts = dict[str, set[str]]
 
@@ -54,6 +55,7 @@ class Process(NamedTuple):
 def snapshot() -> Facts:
     """Everything of the host that a lab could have changed, by kind, as comparable lines."""
     facts = {kind: set(LIFETIMES.sub("", run.run(argv)).splitlines()) for kind, argv in COMMANDS.items()}
+    facts["legacy rulesets"] = set(_legacy_rulesets())
     facts["sysctls"] = set(_sysctls())
     mounts = Path("/proc/self/mountinfo").read_text().splitlines()
     facts["mounts"] = {line for line in mounts if not ENGINES.search(line.split()[4])}
@@ -70,6 +72,15 @@ def differences(before: Facts, after: Facts) -> list[str]:
     known = {line.partition(" = ")[0] for line in before["sysctls"]}
     fresh["sysctls"] = {line for line in fresh["sysctls"] if line.partition(" = ")[0] in known}
     return found + [f"{kind}: new: {line}" for kind in fresh for line in sorted(fresh[kind])]
+
+
+def _legacy_rulesets() -> Iterator[str]:
+    """The rules of iptables-legacy, which nft does not see, without comments and counters."""
+    for program in LEGACY:
+        if Path(program).exists():
+            for line in run.run((program,)).splitlines():
+                if not line.startswith("#"):
+                    yield f"{program}: {line.partition(' [')[0]}"
 
 
 def _sysctls() -> Iterator[str]:

@@ -47,11 +47,12 @@ def docker_edge() -> Iterator[Session]:
 
 
 def docker_facts() -> Facts:
-    """What a Docker engine has that a lab could have left there."""
+    """What a Docker engine has that a lab of this run could have left there; others may use the engine meanwhile."""
     where = engine.address()
+    mine = own_name("").rpartition("-")[2]  # in the names of all its labs, and so of their containers
     volumes = engine.ask(where, "/volumes")["Volumes"] or []
     return {
-        "containers": {f"{entry.name} {entry.id}" for entry in engine.containers(where)},
+        "containers": {f"{entry.name} {entry.id}" for entry in engine.containers(where) if f"-{mine}-" in entry.name},
         "networks": {f"{entry['Name']} {entry['Id']}" for entry in engine.ask(where, "/networks")},
         "volumes": {entry["Name"] for entry in volumes},
         "images": {entry["Id"] for entry in engine.ask(where, "/images/json?all=1")},

@@ -70,7 +70,7 @@ def kill_up(lab: str, name: str, instant: float, *options: str) -> bool:
     """Kill `up` so many seconds after its start; returns whether it was still at work."""
     argv = [*TESTBED, "up", lab, "--name", name, *options]
     started = subprocess.Popen(argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, process_group=0)
-    ended = until(lambda: started.poll() is not None, Deadline(instant))
+    ended = until(lambda: started.poll() is not None, Deadline(instant, exact=True))
     started.send_signal(signal.SIGKILL)
     started.wait()
     return not ended

@@ -98,9 +98,11 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
     problems += uplink_problems(lab, cluster, topology)
     with _noting(problems):
         metallb = read_metallb((*manifests.objects, *nodes))
+    instances: tuple[PodInstance, ...] = ()  # of a real cluster nothing is known before it runs
     with _noting(problems):
-        instances = pods(manifests, nodes, images)
-        problems += refusals(manifests, instances)
+        if cluster.provider == "embedded":
+            instances = pods(manifests, nodes, images)
+            problems += refusals(manifests, instances)
     pools = _pools(cluster, manifests, problems)
     every_service = (api_service(cluster.service_subnet), *manifests.of(kube.Service))
     services, found = completed(every_service, cluster.service_subnet)
@@ -112,8 +114,10 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
     services = assigned(services, allocation)
     announcements = announce(services, slices, metallb, nodes)
     bgp = _bgp(nodes, manifests, pools, assignment, services, slices)
-    config, found = ingress.nginx(manifests.of(Ingress), manifests.of(IngressClass), services, slices)
-    found += return_path_problems(lab, cluster, topology, services)
+    config, found = "", []
+    if cluster.provider == "embedded":
+        config, found = ingress.nginx(manifests.of(Ingress), manifests.of(IngressClass), services, slices)
+        found += return_path_problems(lab, cluster, topology, services)
     _stop([*allocation.problems, *announcements.problems, *calico_check.problems(bgp), *found])
     hosts = {node.name: internal_ip(node) for node in nodes}
     return Built(

@@ -79,7 +79,7 @@ def environment(
 ) -> tuple[dict[str, str], list[Problem]]:
     """The variables of a container, those of the image first; what the container says wins."""
     container = owner.spec.containers[index]
-    path = f"{APPLETS}:{_PATH}" if image.applets else _PATH
+    path = f"{APPLETS}:{_PATH}" if image.multicall else f"{_PATH}:{APPLETS}" if image.applets else _PATH
     variables = {"PATH": path, "HOSTNAME": facts.hostname}
     for name, value in image.env.items():
         variables[name] = facts.of(value.field) if isinstance(value, FieldValue) else value

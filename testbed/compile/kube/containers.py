@@ -13,7 +13,7 @@ from testbed.compile.kube.owners import Owner
 from testbed.compile.kube.volumes import Sources, empty_dir_problems, mounted
 from testbed.errors import Problem
 from testbed.load.yaml import suggest
-from testbed.model.images import Catalogue, Image, ImageFile, normalise
+from testbed.model.images import BUSYBOX, Catalogue, Image, ImageFile, normalise
 from testbed.model.workloads import Container, Probe
 from testbed.plan import File, Ready, SecretRef
 from testbed.render import environment as templates
@@ -99,7 +99,7 @@ def _image(owner: Owner, index: int, images: Catalogue) -> tuple[Image | None, l
 def _image_files(
     owner: Owner, index: int, image: Image, facts: Facts, images: Catalogue
 ) -> tuple[list[File], list[Problem]]:
-    files = [_applet(image.multicall or "", name) for name in image.applets]
+    files = [_applet(image.multicall or BUSYBOX, name) for name in image.applets]
     problems = []
     for path, entry in image.files.items():
         try:

@@ -93,7 +93,10 @@ def test_up_summary_counts_what_there_is() -> None:
     risen = Risen(PLAN, None, (GOOD_VERDICT, BAD_VERDICT), 4.06, {})
     expected = "small is up: 2 nodes, 1 pod, 2 BGP sessions, 8 routes, 1 of 2 flows as expected, 4.1 s"
     assert up_summary(risen) == expected
-    assert up_summary(Risen(Plan("bare", nodes=(NODE,)), None, (), 0.5, {})) == "bare is up: 1 node, 500 ms"
+    assert (
+        up_summary(Risen(Plan("bare", nodes=(NODE,)), None, (), 0.5, {}))
+        == "bare is up: 1 node, no flows to ask, 500 ms"
+    )
 
 
 def test_change_lines() -> None:

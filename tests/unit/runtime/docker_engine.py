@@ -18,6 +18,7 @@ class FakeEngine:
     def __init__(self, path: Path) -> None:
         self.address = f"unix://{path}"
         self.containers: list[dict[str, Any]] = []
+        self.networks: list[dict[str, Any]] = []
         self.answers: dict[str, tuple[int, bytes]] = {}
         self.asked: list[str] = []
 
@@ -33,6 +34,8 @@ class FakeEngine:
     def answer(self, target: str) -> tuple[int, bytes]:
         self.asked.append(target)
         parts = urlsplit(target)
+        if parts.path == "/networks":
+            return 200, json.dumps(self.networks).encode()
         if parts.path != "/containers/json":
             return self.answers.get(parts.path, (404, b'{"message": "no such thing"}'))
         filters = json.loads(parse_qs(parts.query).get("filters", ["{}"])[0])

@@ -39,7 +39,6 @@ def test_an_engine_that_has_everything(fake_engine: FakeEngine) -> None:
     assert found["storage driver"].works
     assert found["root's engine"].works
     assert (found[image.NAME].works, found[image.NAME].detail) == (True, "153 MB, from registry")
-    assert found["FORWARD policy"].detail in ("accept", "drop")
     assert not any(finding.fatal for finding in found.values())
 
 
@@ -49,20 +48,3 @@ def test_what_is_wrong_says_what_to_do(fake_engine: FakeEngine) -> None:
     assert (found["storage driver"].works, "overlay2" in found["storage driver"].advice) == (False, True)
     assert (found["root's engine"].works, "DOCKER_HOST" in found["root's engine"].advice) == (False, True)
     assert found[image.NAME].advice.startswith("the image is missing: `testbed image build` makes it")
-
-
-@pytest.mark.parametrize(
-    ("text", "policy"),
-    [
-        (
-            "table ip filter {\n\tchain FORWARD {\n\t\ttype filter hook forward priority filter; policy drop;\n\t}\n}",
-            "drop",
-        ),
-        ("-P FORWARD DROP\n-A FORWARD -j DOCKER-USER", "drop"),
-        ("-P FORWARD ACCEPT", "accept"),
-        ("", "accept"),
-    ],
-)
-def test_the_forward_policy(monkeypatch: pytest.MonkeyPatch, text: str, policy: str) -> None:
-    monkeypatch.setattr(docker_doctor.run, "run", lambda _: text)
-    assert docker_doctor._forward_policy() == policy
