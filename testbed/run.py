@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from testbed.bound import sockets_bound_to
 from testbed.errors import CommandError, UnsupportedError
 from testbed.patience import stretched
 
@@ -33,7 +34,11 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, slots=True)
 class Namespaces:
-    """Open descriptors of a node's namespaces (namespaces(7)), and its name for messages."""
+    """Open descriptors of a node's namespaces (namespaces(7)), and its name for messages.
+
+    Args:
+        device: of a VRF, to which a program's sockets of IP are bound; empty for none.
+    """
 
     node: str
     net: int
@@ -41,6 +46,7 @@ class Namespaces:
     uts: int
     ipc: int
     pid: int
+    device: str = ""
 
 
 def _checked(result: int, what: str) -> None:
@@ -123,16 +129,18 @@ def run(
     """
 
     def work() -> subprocess.CompletedProcess[str]:
-        return subprocess.run(  # noqa: S603 - argument list, never a shell
-            list(argv),
-            input=stdin,
-            capture_output=True,
-            text=True,
-            errors="replace",
-            env=dict(ENVIRONMENT if env is None else env),
-            timeout=stretched(timeout),
-            check=False,
-        )
+        with sockets_bound_to(namespaces.device if namespaces else "") as before_exec:
+            return subprocess.run(  # noqa: S603 - argument list, never a shell
+                list(argv),
+                input=stdin,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                env=dict(ENVIRONMENT if env is None else env),
+                timeout=stretched(timeout),
+                check=False,
+                preexec_fn=before_exec,
+            )
 
     where = namespaces.node if namespaces else ""
     try:
@@ -173,7 +181,10 @@ def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mappi
 
     def work() -> int:
         environment = dict(ENVIRONMENT | terminal if env is None else env)
-        with subprocess.Popen(list(argv), env=environment) as process:  # noqa: S603 - argument list, never a shell
+        with (
+            sockets_bound_to(namespaces.device if namespaces else "") as before_exec,
+            subprocess.Popen(list(argv), env=environment, preexec_fn=before_exec) as process,  # noqa: S603 - no shell
+        ):
             return process.wait()
 
     try:

@@ -18,26 +18,36 @@ from testbed.deploy import apply, login
 from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import log_path, sessions
 from testbed.deploy.status import Outline, Status, take
-from testbed.errors import DeployError, InputError, NoSuchLabError, NoSuchNodeError, ProbeError, Problem
+from testbed.errors import (
+    DeployError,
+    InputError,
+    NoSuchLabError,
+    NoSuchNodeError,
+    ProbeError,
+    Problem,
+    UnsupportedError,
+)
 from testbed.events import Event, Observer, Step, ignore
 from testbed.model.names import host_label
-from testbed.plan import BgpSession, Flow, Node, Plan
+from testbed.plan import BgpSession, Flow, Node, Plan, VrfDriver
 from testbed.plan.diff import PlanDiff, diff
 from testbed.probe import flows as probes
 from testbed.probe.result import LastVerdict, Verdict
 from testbed.probe.secrets import Secrets
-from testbed.runtime import engine, kind_nodes, netns, workshop
+from testbed.runtime import engine, kernel, kind_nodes, netns, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.namespaces import forget_connections
 from testbed.runtime.supervised import STATE
 
 if TYPE_CHECKING:
+    from testbed.model.lab import Lab
     from testbed.report.page import LabSection
 
 RUNTIMES = ("netns", "docker")
 LATER_RUNTIMES = ("containerlab",)
 CONTAINER_RUNTIMES = ("docker", "containerlab")
 TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
+VRF_DRIVERS: tuple[VrfDriver, ...] = ("netns", "device")
 TIMEOUT = 60.0  # seconds until a lab must be ready
 VERDICTS = "verdicts.json"
 
@@ -60,15 +70,16 @@ def known() -> list[str]:
     return sorted({*running(), *left})
 
 
-def compiled(lab: str, name: str = "", runtime: str = "") -> Plan:
+def compiled(lab: str, name: str = "", runtime: str = "", vrf_driver: str = "") -> Plan:
     """The Plan of a lab, by its path or name; a containerlab topology by its path (*.clab.yml).
 
     Args:
         name: under which it shall run; its own name when empty.
         runtime: that it shall run on; what images of nodes are is decided by it.
+        vrf_driver: one of VRF_DRIVERS; empty: see `vrf_driver_of`.
 
     Raises:
-        InputError: with everything that is wrong with the lab's files.
+        InputError: with everything that is wrong with the lab's files; or there is no such driver.
     """
     if lab.endswith(TOPOLOGIES):
         return _compiled_topology(lab, name, runtime)
@@ -79,7 +90,8 @@ def compiled(lab: str, name: str = "", runtime: str = "") -> Plan:
     images = any(getattr(node, "image", None) for node in loaded.lab.nodes.values())
     there = runtime or (runtime_of(name or loaded.lab.name) if images else "")  # what runs does not matter to others
     containers = there in CONTAINER_RUNTIMES
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name, containers=containers)
+    driver = vrf_driver_of(loaded.lab, name or loaded.lab.name, vrf_driver)
+    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name, containers=containers, vrf_driver=driver)
 
 
 def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
@@ -89,6 +101,26 @@ def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
     loaded = load_clab(Path(path))
     there = runtime or runtime_of(name or loaded.file.name)
     return compile_clab(loaded, name, containers=there in CONTAINER_RUNTIMES)
+
+
+def vrf_driver_of(lab: Lab, name: str, wanted: str = "") -> VrfDriver:
+    """What the VRFs of a lab are to be made of: as wanted, as its file says, as it runs, as the kernel can.
+
+    Devices where the kernel has them: they are what routers run, and only they can leak routes from VRF to VRF.
+
+    Args:
+        name: under which the lab runs or shall run. wanted: one of VRF_DRIVERS; empty: not stated.
+    """
+    if wanted and wanted not in VRF_DRIVERS:
+        raise InputError([Problem(f"no VRF driver {wanted!r}", hint=_hint(wanted, VRF_DRIVERS))])
+    stated = wanted or (lab.vrf_driver if lab.vrf_driver != "auto" else "")
+    if stated or not lab.vrfs:
+        return "device" if stated == "device" else "netns"
+    try:
+        running: VrfDriver = json.loads((STATE / name / apply.PLAN).read_text())["vrf_driver"]
+    except (OSError, ValueError, LookupError):
+        return "device" if kernel.try_all({"vrf": kernel.VRF})["vrf"].works else "netns"
+    return running
 
 
 def _hint(word: str, choices: Iterable[str]) -> str:
@@ -130,6 +162,14 @@ def planned_node(plan: Plan, name: str) -> Node:
     """A node or pod of a Plan, named as `Session.node` names it. Raises NoSuchNodeError when there is none."""
     nodes = {node.name: node for node in plan.nodes}
     return nodes[_meant(name, nodes, [node.name for node in plan.nodes if node.parent])]
+
+
+def _refuse_devices(plan: Plan) -> None:
+    """Raise UnsupportedError for a Plan with VRF devices on a kernel that has none."""
+    if any(node.vrf_devices for node in plan.nodes):
+        answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
+        if not answer.works:
+            raise UnsupportedError(f"VRF driver device: {answer.detail}; the driver netns does without")
 
 
 class Session:
@@ -204,6 +244,7 @@ class Session:
         with self._alone():
             self._refuse_elsewhere()
             self._refuse_without_containers(plan)
+            _refuse_devices(plan)
             self.runtime.prepare(observer)
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
@@ -342,8 +383,7 @@ class Session:
             vrf: the routing instance whose network it has; None: the default one.
         """
         name = self.node(node).name
-        namespaces = dataclasses.replace(self.runtime.namespaces(name), net=self.runtime.network(name, vrf))
-        return run.attach(argv, namespaces)
+        return run.attach(argv, self.runtime.instance(name, vrf))
 
     def ssh(self, node: str, through: Sequence[str], command: Sequence[str] = ()) -> int:
         """A session of OpenSSH with a node or pod, on the caller's terminal; returns the client's exit status.

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.cli import complete
-from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, name_in, need_root
+from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, VrfDriverOption, name_in, need_root
 from testbed.cli.prove import ask, show_verdicts
 from testbed.cli.terminal import complain, ended_by_signals, show_json, show_lines
 from testbed.errors import NoSuchLabError, TestbedError
@@ -26,6 +26,7 @@ def up(
     runtime: Annotated[
         str, typer.Option(help="What nodes are made of: netns or docker; default: what the lab runs on, else netns.")
     ] = "",
+    vrf_driver: VrfDriverOption = "",
     timeout: Annotated[float, typer.Option(help="Seconds until the lab must be ready.", min=1.0)] = TIMEOUT,
     keep: Annotated[bool, typer.Option("--keep", help="Leave a lab that did not become ready as it is.")] = False,
     no_test: Annotated[bool, typer.Option("--no-test", help="Do not ask the flows.")] = False,
@@ -43,7 +44,7 @@ def up(
 
     start = time.monotonic()
     check(name or DEFAULT_LAB, runtime)
-    plan = compiled(lab, name, runtime)
+    plan = compiled(lab, name, runtime, vrf_driver)
     need_root()
     with Session(plan.name, runtime) as session, ended_by_signals(), Display(silent=json) as display:
         before = session.nodes() if session.whole else None

@@ -7,7 +7,16 @@ from typing import Annotated
 
 import typer
 
-from testbed.cli.options import DEFAULT_LAB, JsonOption, LabFile, NameOption, RunningLab, need_root, running_session
+from testbed.cli.options import (
+    DEFAULT_LAB,
+    JsonOption,
+    LabFile,
+    NameOption,
+    RunningLab,
+    VrfDriverOption,
+    need_root,
+    running_session,
+)
 from testbed.cli.terminal import show, show_json, show_lines
 
 
@@ -40,6 +49,7 @@ def plan(
     name: NameOption = "",
     node: Annotated[str, typer.Option(help="Only this node or pod, with the contents of its files.")] = "",
     runtime: Annotated[str, typer.Option(help="The runtime it is for: what an image is depends on it.")] = "",
+    vrf_driver: VrfDriverOption = "",
     json: JsonOption = False,
 ) -> None:
     """Print all that a lab makes exist.
@@ -51,7 +61,7 @@ def plan(
     from testbed.session import check, compiled, planned_node
 
     check(name or DEFAULT_LAB, runtime)
-    found = compiled(lab, name, runtime)
+    found = compiled(lab, name, runtime, vrf_driver)
     one = planned_node(found, node) if node else None
     if json:
         import dataclasses
@@ -63,7 +73,7 @@ def plan(
     show_lines(node_lines(found, one) if one else plan_lines(found))
 
 
-def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
+def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "", vrf_driver: VrfDriverOption = "") -> None:
     """Print what `testbed up` would change in a running lab.
 
     Ends with 1 when there is a difference, else with 0.
@@ -71,7 +81,7 @@ def diff(lab: LabFile = DEFAULT_LAB, name: NameOption = "") -> None:
     from testbed.report.plan import diff_lines
     from testbed.session import Session, compiled
 
-    new = compiled(lab, name)
+    new = compiled(lab, name, vrf_driver)
     need_root()
     with Session(new.name) as session:
         old, change = session.stored(), session.diff(new)

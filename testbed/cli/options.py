@@ -30,6 +30,13 @@ LabOption = Annotated[
     str, typer.Option("--lab", help="The lab; not needed when only one runs.", autocompletion=complete.running_labs)
 ]
 NameOption = Annotated[str, typer.Option("--name", help="The name it runs under; default: the lab's own.")]
+VrfDriverOption = Annotated[
+    str,
+    typer.Option(
+        help="What VRFs are made of: netns or device; default: as the lab file says or the lab runs, else device where "
+        "the kernel has VRF devices."
+    ),
+]
 NodeArgument = Annotated[
     str,
     typer.Argument(

@@ -6,13 +6,14 @@ from collections import Counter
 from collections.abc import Iterable
 
 from testbed import plan
-from testbed.compile import bgp, routers
+from testbed.compile import bgp, leaks, routers
 from testbed.compile.expectations import expected_routes, expected_sessions
 from testbed.compile.flow_checks import flow_problems
 from testbed.compile.flows import compile_flows
 from testbed.compile.hosts import compile_host
 from testbed.compile.kube import cluster as kube_cluster
 from testbed.compile.kube import cluster_plan, kind_cluster
+from testbed.compile.kube.node_vrfs import node_vrf_problems
 from testbed.compile.lab_checks import lab_problems
 from testbed.compile.node_sessions import add_node_sessions
 from testbed.compile.overlaps import cluster_overlaps, overlap_problems
@@ -29,7 +30,13 @@ from testbed.plan import SecretRef
 
 
 def compile_lab(
-    lab: Lab, manifests: Manifests, images: Catalogue, name: str = "", *, containers: bool = False
+    lab: Lab,
+    manifests: Manifests,
+    images: Catalogue,
+    name: str = "",
+    *,
+    containers: bool = False,
+    vrf_driver: plan.VrfDriver = "netns",
 ) -> plan.Plan:
     """The Plan of a lab.
 
@@ -37,16 +44,19 @@ def compile_lab(
         manifests: what the cluster's files hold. images: the catalogue with the lab's own entries.
         name: under which it runs; the lab's own name when empty.
         containers: for a runtime that runs images.
+        vrf_driver: what VRFs are made of.
 
     Raises:
         InputError: with every problem that was found. What is wrong with the lab file by itself comes first; then what
             is wrong with the cluster's objects; then what the two make together.
     """
-    topology = _topology(lab, name)
+    topology = _topology(lab, name, vrf_driver)
     built = kube_cluster.build(lab, lab.cluster, topology, manifests, images) if lab.cluster else None
     routing = bgp.link_sessions(lab, topology)
     problems = add_node_sessions(lab, topology, routing, built) if built else []
+    leaks.add_instances(lab, topology, routing)
     bgp.add_router_speakers(lab, topology, routing)
+    problems += leaks.add_leaked(lab, routing)
     nodes, found = _nodes(lab, topology, routing, built, images, containers=containers)
     problems += found
     flows, found = compile_flows(lab, topology, built)
@@ -61,10 +71,11 @@ def compile_lab(
         links=(*routers.links(topology), *pod_links),
         secrets=_secrets(everything, flows),
         sessions=expected_sessions(topology, routing, built),
-        routes=expected_routes(routing, built),
+        routes=expected_routes(topology, routing, built),
         services=cluster_plan.services(built) if built else (),
         flows=flows,
         cluster=kind_cluster.cluster_plan(real, manifests) if real else None,
+        vrf_driver=vrf_driver,
     )
 
 
@@ -73,7 +84,7 @@ def _stop(problems: Iterable[Problem]) -> None:
         raise InputError(found)
 
 
-def _topology(lab: Lab, name: str) -> Topology:
+def _topology(lab: Lab, name: str, vrf_driver: plan.VrfDriver) -> Topology:
     """The topology of a lab that is right by itself. Raises InputError when it is not."""
     problems = lab_problems(lab)
     if name:
@@ -81,10 +92,11 @@ def _topology(lab: Lab, name: str) -> Topology:
             host_label(name)
         except ValueError as error:
             problems.append(Problem(str(error)))
-    topology, found = build_topology(lab)
+    topology, found = build_topology(lab, vrf_driver)
     problems += [*found, *overlap_problems(lab, topology), *cluster_overlaps(lab, topology)]
-    problems += bgp.router_id_problems(lab, topology)
+    problems += [*bgp.router_id_problems(lab, topology), *leaks.leak_problems(lab, topology)]
     problems += kind_cluster.problems(lab, lab.cluster, name or lab.name) if lab.cluster else []
+    problems += node_vrf_problems(lab, topology)
     _stop([*problems, *flow_problems(lab), *matrix_problems(lab)])
     return topology
 

@@ -37,11 +37,12 @@ class Neighbour:
 
 @dataclass
 class Routing:
-    """All BGP of a lab: neighbours by (router, VRF), speakers and sessions."""
+    """All BGP of a lab: neighbours by (router, VRF), speakers, sessions, and prefixes leaked from other VRFs."""
 
     neighbours: dict[tuple[str, str | None], list[Neighbour]] = field(default_factory=dict)
     speakers: dict[Key, Speaker] = field(default_factory=dict)
     sessions: list[Session] = field(default_factory=list)
+    leaked: dict[Key, set[str]] = field(default_factory=dict)
 
     def connect(self, router: str, vrf: str | None, neighbour: Neighbour) -> list[Problem]:
         """Add a neighbour to a router; a router has one neighbour per address."""

@@ -11,7 +11,7 @@ from testbed.compile.kube.cluster import Built
 from testbed.compile.kube.cluster_plan import BIRD_SOCKET
 from testbed.compile.propagation import propagate
 from testbed.compile.topology import Topology, kubernetes_nodes
-from testbed.plan import BgpSession, ExpectedRoute
+from testbed.plan import MAIN_TABLE, BgpSession, ExpectedRoute
 
 
 def expected_sessions(topology: Topology, routing: Routing, built: Built | None) -> tuple[BgpSession, ...]:
@@ -37,21 +37,24 @@ def _node_sessions(topology: Topology, built: Built, node: str) -> Iterator[BgpS
         yield BgpSession(node, None, session.peer, name, "bird", BIRD_SOCKET, session.protocol)
     for speaker in built.metallb_sessions(node):
         name = owners.get(speaker.address, speaker.address)
-        yield BgpSession(node, None, speaker.address, name, "frr", BGPD_SOCKET)
+        yield BgpSession(node, speaker.vrf or None, speaker.address, name, "frr", BGPD_SOCKET)
 
 
-def expected_routes(routing: Routing, built: Built | None) -> tuple[ExpectedRoute, ...]:
+def expected_routes(topology: Topology, routing: Routing, built: Built | None) -> tuple[ExpectedRoute, ...]:
     """The routes that speakers learn, without those that Calico's BIRD keeps out of the kernel."""
     learned = propagate(tuple(routing.speakers.values()), routing.sessions)
     found: list[ExpectedRoute] = []
     others = set(kubernetes_nodes(built.lab)) if built and built.cluster.provider == "kind" else set()
-    for (node, vrf, daemon), prefixes in learned.items():
+    for (node, vrf, daemon), by_bgp in learned.items():
         if node in others:
             continue  # asked of the routers, which are the other ends
+        prefixes = by_bgp | routing.leaked.get((node, vrf, daemon), set())
         kept_out: list[IPv4Network | IPv6Network] = []
         if built and daemon == "bird":
             kept_out = [ip_network(text) for text in built.service_routes(node).not_in_kernel]
-        found += [ExpectedRoute(node, vrf, prefix) for prefix in sorted(prefixes) if not _within(prefix, kept_out)]
+        table = topology.vrf_tables.get(vrf, MAIN_TABLE) if vrf else MAIN_TABLE
+        wanted = [prefix for prefix in sorted(prefixes) if not _within(prefix, kept_out)]
+        found += [ExpectedRoute(node, vrf, prefix, table) for prefix in wanted]
     return tuple(found)
 
 

@@ -110,6 +110,7 @@ def _cluster(lab: Lab) -> Iterator[Problem]:
 def _cluster_vrfs(lab: Lab, cluster: Cluster) -> Iterator[Problem]:
     stated: list[tuple[tuple[str | int, ...], str | None]] = [(("defaultRoute",), cluster.default_route)]
     stated += [(("routes", index, "vrf"), route.vrf) for index, route in enumerate(cluster.routes)]
+    stated += [(("nodeVrfs", index), vrf) for index, vrf in enumerate(cluster.node_vrfs)]
     for path, vrf in stated:
         if vrf is not None and vrf not in lab.vrfs:
             yield no_vrf(lab, vrf, cluster.origin.at(*path))

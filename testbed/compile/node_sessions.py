@@ -127,14 +127,17 @@ class _Node:
     # --- MetalLB ----------------------------------------------------------------------------------------------------
 
     def add_metallb(self) -> Iterator[Problem]:
-        """The sessions of its speaker, which takes nothing in and passes nothing on."""
-        key: Key = (self.name, None, "metallb")
-        sessions = self.built.metallb_sessions(self.name)
-        for session in sessions:
-            yield from self._metallb_session(key, session)
+        """The sessions of its speaker, one BGP instance for each VRF, which takes nothing in and passes nothing on."""
         told = self.built.announcements.routes.get(self.name, {})
-        prefixes = frozenset(str(route.prefix) for routes in told.values() for route in routes)
-        if sessions:
+        by_vrf: dict[str, list[MetalLBSession]] = {}
+        for session in self.built.metallb_sessions(self.name):
+            by_vrf.setdefault(session.vrf, []).append(session)
+        for vrf, sessions in by_vrf.items():
+            key: Key = (self.name, vrf or None, "metallb")
+            for session in sessions:
+                yield from self._metallb_session(key, session)
+            peers = {session.peer for session in sessions}
+            prefixes = frozenset(str(route.prefix) for peer in peers & set(told) for route in told[peer])
             self.routing.speakers[key] = Speaker(key, sessions[0].my_asn, prefixes, receives=False)
 
     def _metallb_session(self, key: Key, session: MetalLBSession) -> Iterator[Problem]:
@@ -151,7 +154,8 @@ class _Node:
             source=session.source_address,
         )
         refused = {
-            "vrf": session.vrf and "vrf is not supported yet: nodes have one routing instance",
+            "vrf": session.vrf not in ("", *self.topology.vrfs(self.name))
+            and f"{self.name} has no VRF {session.vrf!r} (the cluster's nodeVrfs name those of its nodes)",
             "interface": session.interface and "interface (an unnumbered session) is not supported yet",
             "bfdProfile": session.bfd and "bfdProfile is not supported yet: routers run no BFD",
             "peerPort": session.port != BGP_PORT and f"peerPort {session.port}: routers listen on {BGP_PORT}",
@@ -172,6 +176,8 @@ class _Node:
             message = f"{self.name} would peer with {wanted.address}, which no router on its links has"
             return [wanted.problem(message, at, suggest("", self._router_addresses(wanted.address)))]
         router, vrf, own = found
+        if message := self._instance_mismatch(wanted, own):
+            return [wanted.problem(message, at)]
         model = self.lab.nodes[router]
         assert isinstance(model, Router)
         if model.bgp is None:
@@ -187,6 +193,15 @@ class _Node:
         version = 6 if ":" in wanted.address else 4
         self.routing.sessions.append(Session(wanted.key, bgp.router_key(router, vrf), version))
         return self.routing.connect(router, vrf, self._neighbour(wanted, router, own))
+
+    def _instance_mismatch(self, wanted: _Wanted, own: str) -> str:
+        """Why a session cannot be opened from its routing instance; empty when it can."""
+        here = next(end.vrf for _, end in self.topology.of(self.name) if own in (end.address(4), end.address(6)))
+        if here == wanted.key[1]:
+            return ""
+        link = f"{wanted.address} is on a link of {self.name}'s " + (f"VRF {here}" if here else "default instance")
+        speaks = f"VRF {wanted.key[1]}" if wanted.key[1] else "the default instance"
+        return f"{link}, and this session is one of {speaks}"
 
     def _router_addresses(self, like: str) -> list[str]:
         """The addresses of the routers on its links, of the same family."""

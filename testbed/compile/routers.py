@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed import plan
-from testbed.compile import frr, nft, sysctls
+from testbed.compile import frr, leaks, nft, sysctls, vrf_devices
 from testbed.compile.base import with_base
 from testbed.compile.bgp import Neighbour, Routing, router_id
 from testbed.compile.topology import End, Topology
@@ -24,6 +24,8 @@ SMALL_FABRIC = 100
 class _Instance:
     vrf: str | None
     neighbours: tuple[Neighbour, ...]
+    imports: tuple[leaks.Import, ...] = ()
+    families: frozenset[int] = frozenset()  # with something to say
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,13 @@ def compile_router(lab: Lab, topology: Topology, routing: Routing, name: str) ->
     assert isinstance(node, Router)
     problems: list[Problem] = []
     vrfs = topology.vrfs(name)
+    devices = bool(vrfs and topology.vrf_tables)
     routes = tuple(_resolved(lab, topology, name, node, problems))
+    own = tuple(interfaces(topology, name))
     rulesets = tuple(_nat(topology, name, node, problems))
+    joined = [(entry.source, entry.to) for entry in node.leaks]
+    if rulesets and (zones := vrf_devices.zones(own, topology.vrf_tables, joined)):
+        rulesets = (zones, *rulesets)
     daemons = ["zebra"]
     files = [frr.VTYSH, frr.daemon_file("zebra", _render("zebra", name=name))]
     if routes:
@@ -53,23 +60,27 @@ def compile_router(lab: Lab, topology: Topology, routing: Routing, name: str) ->
         name=name,
         kind="router",
         vrfs=vrfs,
-        interfaces=tuple(interfaces(topology, name)),
+        interfaces=own,
+        routes=tuple(vrf_devices.last_routes(vrfs, topology.vrf_tables)),
+        rules=vrf_devices.LOCAL_RULES if devices else (),
         rulesets=rulesets,
-        sysctls=(*sysctls.ROUTER, *sysctls.stated(node.sysctls)),
+        sysctls=(*sysctls.ROUTER, *(vrf_devices.SYSCTLS if devices else ()), *sysctls.stated(node.sysctls)),
         directories=frr.DIRECTORIES,
         files=with_base(files, name, topology.addresses(name)),
-        processes=frr.processes(daemons, namespace_vrfs=bool(vrfs)),
+        processes=frr.processes(daemons, namespace_vrfs=bool(vrfs) and not devices),
     ), problems
 
 
 def interfaces(topology: Topology, name: str) -> Iterator[plan.Interface]:
-    """The interfaces of a node, in the order of the lab file; a bridge is followed by its ports."""
+    """The interfaces of a node, in the order of the lab file; a bridge is followed by its ports. VRF devices lead."""
     if loopback := topology.loopbacks.get(name):
         yield plan.Interface("lo", "loopback", None, tuple(str(address) for address in loopback))
+    yield from vrf_devices.devices(topology.vrfs(name), topology.vrf_tables)
     for segment, end in topology.of(name):
         addresses = tuple(str(address) for address in end.addresses)
         kind: plan.InterfaceKind = "bridge" if end.ports else "veth"
-        yield plan.Interface(end.interface, kind, end.vrf, addresses, mtu=segment.mtu)
+        master = end.vrf if end.vrf in topology.vrf_tables else ""
+        yield plan.Interface(end.interface, kind, end.vrf, addresses, mtu=segment.mtu, master=master or "")
         for port in end.ports:
             yield plan.Interface(port, "veth", end.vrf, mtu=segment.mtu, master=end.interface)
 
@@ -91,10 +102,9 @@ def _render(daemon: str, **facts: object) -> str:
 
 def _bgpd(topology: Topology, routing: Routing, name: str, node: Router) -> str:
     assert node.bgp is not None
+    leaked = leaks.imports(node)
     instances = [
-        _Instance(vrf, tuple(sorted(neighbours, key=lambda entry: ipaddress.ip_address(entry.address).packed)))
-        for (router, vrf), neighbours in routing.neighbours.items()
-        if router == name
+        _instance(vrf, neighbours, leaked) for (router, vrf), neighbours in routing.neighbours.items() if router == name
     ]
     return _render(
         "bgpd",
@@ -105,8 +115,18 @@ def _bgpd(topology: Topology, routing: Routing, name: str, node: Router) -> str:
         redistribute=node.bgp.redistribute,
         maximum_paths=node.bgp.maximum_paths,
         coalesce=len(routing.sessions) < SMALL_FABRIC,
+        leaks=leaked,
         instances=sorted(instances, key=lambda entry: entry.vrf or ""),
     )
+
+
+def _instance(vrf: str | None, neighbours: Sequence[Neighbour], leaked: Sequence[leaks.Import]) -> _Instance:
+    ordered = sorted(neighbours, key=lambda entry: ipaddress.ip_address(entry.address).packed)
+    families = {entry.version for entry in ordered} | {
+        entry.family for entry in leaked if vrf in (entry.source, entry.to)
+    }
+    own = tuple(entry for entry in leaked if entry.to == vrf)
+    return _Instance(vrf, tuple(ordered), own, frozenset(families))
 
 
 def _resolved(lab: Lab, topology: Topology, name: str, node: Router, problems: list[Problem]) -> Iterator[_Route]:
@@ -200,4 +220,7 @@ def _nat(topology: Topology, name: str, node: Router, problems: list[Problem]) -
     for vrf, outside in by_vrf.items():
         rules = [f'oifname "{interface}" masquerade' for interface in dict.fromkeys(outside)]
         chain = nft.chain("postrouting", "type nat hook postrouting priority srcnat; policy accept;", rules)
-        yield nft.table("ip", "testbed-nat", [chain], vrf)
+        if vrf in topology.vrf_tables:  # all VRFs in one namespace, a table each
+            yield nft.table("ip", f"testbed-nat-{vrf}", [chain])
+        else:
+            yield nft.table("ip", "testbed-nat", [chain], vrf)

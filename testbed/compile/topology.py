@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
+from testbed.compile import vrf_devices
 from testbed.compile.addressing import (
     Interface,
     Network,
@@ -20,6 +21,7 @@ from testbed.compile.link_checks import link_problems, reserved_interfaces
 from testbed.errors import Position, Problem
 from testbed.model.base import NOWHERE, Origin
 from testbed.model.lab import Host, KubernetesNode, Lab, Link, LinkEnd, Router
+from testbed.plan import VrfDriver
 
 LEAST_MTU_6 = 1280  # bytes (RFC 8200, section 5); below it Linux takes IPv6 from an interface
 
@@ -31,7 +33,8 @@ class End:
     Args:
         interface: the interface that has the addresses: a veth, or the bridge of the router that switches the segment.
         ports: of that bridge, one for each other end in order; empty elsewhere.
-        vrf: the node's routing instance for it; hosts and Kubernetes nodes have only the default one.
+        vrf: the node's routing instance for it. Hosts have only the default one, Kubernetes nodes that and their
+            cluster's `nodeVrfs`.
     """
 
     node: str
@@ -67,10 +70,15 @@ class Segment:
 
 @dataclass(frozen=True)
 class Topology:
-    """All segments, and the loopback addresses of the routers."""
+    """All segments, and the loopback addresses of the routers.
+
+    Args:
+        vrf_tables: VRF → the routing table of its device; empty where VRFs are network namespaces.
+    """
 
     segments: tuple[Segment, ...]
     loopbacks: dict[str, tuple[Interface, ...]]
+    vrf_tables: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def _by_node(self) -> dict[str, list[tuple[Segment, End]]]:
@@ -95,17 +103,18 @@ class Topology:
         return tuple(str(entry.ip) for entry in own if version in (None, entry.version))
 
 
-def build(lab: Lab) -> tuple[Topology, list[Problem]]:
+def build(lab: Lab, vrf_driver: VrfDriver = "netns") -> tuple[Topology, list[Problem]]:
     """The topology of a lab, and what is wrong with its links by themselves; links that are wrong are left out of it.
 
     Whether subnets overlap is another question: see `testbed.compile.overlaps`.
     """
-    return _Builder(lab).build()
+    return _Builder(lab, vrf_driver).build()
 
 
 class _Builder:
-    def __init__(self, lab: Lab) -> None:
+    def __init__(self, lab: Lab, vrf_driver: VrfDriver) -> None:
         self.lab = lab
+        self.vrf_driver = vrf_driver
         self.problems: list[Problem] = []
         self.ports: dict[str, set[str]] = {name: set(reserved_interfaces(lab, name)) for name in lab.nodes}
         self.counters: dict[tuple[str, str], int] = {}
@@ -119,7 +128,8 @@ class _Builder:
             for index, end in enumerate(link.ends):
                 self._claim(link, end, index)
         segments = tuple(self._segment(link, vrf) for link in usable for vrf in link.instances)
-        return Topology(segments, self._loopbacks()), self.problems
+        tables = vrf_devices.tables(self.lab.vrfs) if self.vrf_driver == "device" else {}
+        return Topology(segments, self._loopbacks(), tables), self.problems
 
     def _problem(self, message: str, position: Position | None, hint: str = "") -> None:
         self.problems.append(Problem(message, position, hint))
@@ -128,6 +138,13 @@ class _Builder:
         found = link_problems(self.lab, link)
         self.problems += found
         return not found
+
+    def _vrfs(self, name: str) -> tuple[str, ...]:
+        """The VRFs of the lab that a node has as routing instances, as far as it has links in them."""
+        node, cluster = self.lab.nodes[name], self.lab.cluster
+        if isinstance(node, Router):
+            return self.lab.vrfs
+        return cluster.node_vrfs if cluster and isinstance(node, KubernetesNode) else ()
 
     # --- interfaces -------------------------------------------------------------------------------------------------
 
@@ -138,13 +155,16 @@ class _Builder:
         if end.interface in self.ports[end.node]:
             position = link.origin.at("endpoints", index, "interface")
             self._problem(f"{end.node} has two interfaces {end.interface}", position)
+        if end.interface in self._vrfs(end.node):
+            position = link.origin.at("endpoints", index, "interface")
+            self._problem(f"{end.node}: the interface {end.interface} has the name of a VRF", position, "rename it")
         self.ports[end.node].add(end.interface)
 
     def _name(self, node: str, prefix: str) -> str:
         while True:
             number = self.counters.get((node, prefix), 0)
             self.counters[node, prefix] = number + 1
-            if f"{prefix}{number}" not in self.ports[node]:
+            if f"{prefix}{number}" not in (*self.ports[node], *self.lab.vrfs):  # a VRF may be a device of its name
                 self.ports[node].add(f"{prefix}{number}")
                 return f"{prefix}{number}"
 
@@ -158,7 +178,7 @@ class _Builder:
         switch = len(link.ends) > 2 and index == 0
         ports = tuple(self._name(end.node, "eth") for _ in link.ends[1:]) if switch else ()
         interface = end.interface or self._name(end.node, "br" if switch else "eth")
-        own_vrf = vrf if isinstance(self.lab.nodes[end.node], Router) else None
+        own_vrf = vrf if vrf in self._vrfs(end.node) else None
         return End(end.node, interface, own_vrf, self._addresses(link, networks, index), ports)
 
     # --- addresses --------------------------------------------------------------------------------------------------

@@ -122,6 +122,9 @@ class _Apply:
         starter = Starter(self.runtime, due, self.observer)
         with self._step("links"):
             self._retract(changed)
+            for node in self.plan.nodes:
+                if node.name in changed and changed[node.name].vrf_namespaces != node.vrf_namespaces:
+                    self.runtime.instances(node)
             fresh = len(self.new) == len(self.plan.nodes) and not self.plan.cluster  # kind's nodes have a network
             self.runtime.program(self.plan.nodes, self.plan.links, fresh=fresh)
         # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.

@@ -185,9 +185,9 @@ def await_routes(
         sockets: opens them in the nodes that the routes name.
         quiet: seconds in which none of the tables may have changed.
     """
-    wanted: dict[tuple[str, str | None], dict[str, str]] = {}  # by routing instance: prefix → the user's words
+    wanted: dict[tuple[str, str | None, int], dict[str, str]] = {}  # by table: prefix → the user's words
     for route in routes:
-        wanted.setdefault((route.node, route.vrf), {})[route.prefix] = describe_route(route)
+        wanted.setdefault((route.node, route.vrf, route.table), {})[route.prefix] = describe_route(route)
     monitors = {place: RouteMonitor(sockets, *place) for place in wanted}
     missing = {place: list(prefixes) for place, prefixes in wanted.items()}
     calm = Deadline(quiet)
@@ -207,7 +207,7 @@ def await_routes(
     finally:
         for monitor in monitors.values():
             monitor.close()
-    return [route for route in routes if route.prefix in missing[route.node, route.vrf]]
+    return [route for route in routes if route.prefix in missing[route.node, route.vrf, route.table]]
 
 
 def describe_route(route: ExpectedRoute) -> str:

@@ -46,7 +46,8 @@ def load(runtime: Runtime, node: Node, old: Node | None) -> None:
         if entry.tool == "ipset":
             _change(runtime, node.name, entry, balancer.sets_to_remove)
     for entry in reversed(before.values()):
-        _unload(runtime, node.name, entry)
+        if entry.vrf in (None, *node.vrfs):  # else they went with the VRF
+            _unload(runtime, node.name, entry)
 
 
 def _load(runtime: Runtime, node: str, entry: Ruleset) -> None:

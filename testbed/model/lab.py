@@ -247,6 +247,14 @@ class NodeReturnPath(_ReturnPath):
     )
 
 
+class Leak(Located):
+    """Routes that one of a router's VRFs has from another: just these prefixes, and only this way."""
+
+    source: VrfName = Field(alias="from")
+    to: VrfName
+    prefixes: tuple[Prefix, ...] = Field(min_length=1)
+
+
 class _Node(Located):
     sysctls: dict[str, str | int] = Field(default_factory=dict, description="net.* settings of the node")
 
@@ -261,6 +269,7 @@ class Router(_Node):
     image: Word | None = Field(
         default=None, description="of its container on a container runtime; one that starts FRR by itself"
     )
+    leaks: tuple[Leak, ...] = Field(default=(), description="routes handed from VRF to VRF; needs VRF devices and bgp")
 
 
 class Host(_Node):
@@ -305,8 +314,8 @@ class Link(Located):
     """A cable between two nodes, or, with more ends, an Ethernet segment that its first end, a router, switches.
 
     With `vrfs` it stands for one link per VRF. On routers the link belongs to its VRF; hosts and Kubernetes nodes have
-    all their links in their one routing instance. A link that states a subnet has no other; one that states none has
-    those of the pool.
+    all their links in their one routing instance, but for the cluster's `nodeVrfs`. A link that states a subnet has no
+    other; one that states none has those of the pool.
     """
 
     endpoints: tuple[HostName | LinkEnd, ...] = Field(min_length=2)
@@ -375,6 +384,9 @@ class Cluster(Located):
     manifests: tuple[str, ...] = Field(default=(), description="files and folders, relative to the lab file")
     default_route: VrfName | None = Field(default=None, description="the VRF the nodes' default route leads into")
     routes: tuple[ClusterRoute, ...] = ()
+    node_vrfs: tuple[VrfName, ...] = Field(
+        default=(), description="VRFs of the lab that the nodes have as VRF devices of their own"
+    )
     return_path: NodeReturnPath = Field(default=NodeReturnPath(mode="none"), description="of each of its nodes")
 
 
@@ -460,6 +472,9 @@ class Lab(Located):
     addressing: Addressing = Addressing()
     bgp: BgpDefaults = BgpDefaults()
     vrfs: tuple[VrfName, ...] = ()
+    vrf_driver: Literal["auto", "netns", "device"] = Field(
+        default="auto", description="what VRFs are: network namespaces, or kernel VRF devices; auto: by the kernel"
+    )
     nodes: dict[HostName, Node] = Field(min_length=1)
     links: tuple[Link, ...] = ()
     images: tuple[Image, ...] = Field(default=(), description="more entries for the image catalogue")

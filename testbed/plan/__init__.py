@@ -12,7 +12,8 @@ from typing import Literal
 
 MAIN_TABLE = 254
 
-InterfaceKind = Literal["veth", "bridge", "loopback", "dummy"]
+InterfaceKind = Literal["veth", "bridge", "loopback", "dummy", "vrf"]
+VrfDriver = Literal["netns", "device"]
 NodeKind = Literal["router", "host", "switch", "kubernetes", "pod"]
 RouteKind = Literal["unicast", "blackhole", "unreachable", "prohibit"]
 RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct", "ipset", "ipvs"]
@@ -28,12 +29,14 @@ class Interface:
     Args:
         name: kernel name, at most 15 characters.
         kind: `veth` interfaces are one end of a Link; `loopback` is the namespace's own lo; `dummy` interfaces stay
-            down, and only make their addresses the node's own.
+            down, and only make their addresses the node's own; `vrf` is the device that makes a VRF of the same name,
+            with the routing table `table`.
         vrf: the routing instance it belongs to; None is the default one.
         addresses: in CIDR form, in the order to be added.
         mac: fixed hardware address; empty lets the kernel choose.
         mtu: bytes; 0 keeps the kernel's default.
-        master: the bridge it is a port of; empty for none.
+        master: the bridge it is a port of, or the VRF device it is enslaved to; empty for none.
+        table: of a VRF device; 0 for all others.
     """
 
     name: str
@@ -43,6 +46,7 @@ class Interface:
     mac: str = ""
     mtu: int = 0
     master: str = ""
+    table: int = 0
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -174,7 +178,8 @@ class Node:
 
     Args:
         parent: for a pod, the node it runs on; its life ends with it.
-        vrfs: routing instances besides the default one.
+        vrfs: routing instances besides the default one. One that has an interface of kind `vrf` and of its name is
+            that device, in the node's only network namespace; another is a network namespace of its own.
         sysctls: (key, value) pairs, keys with slashes below /proc/sys ("net/ipv4/ip_forward"), applied in order in
             the default instance and in every VRF's where they exist there.
         directories: (path, owner) pairs that must exist before any file or process.
@@ -204,6 +209,17 @@ class Node:
     cmd: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def vrf_devices(self) -> tuple[str, ...]:
+        """The VRFs that are devices."""
+        return tuple(entry.name for entry in self.interfaces if entry.kind == "vrf")
+
+    @property
+    def vrf_namespaces(self) -> tuple[str, ...]:
+        """The VRFs that are network namespaces."""
+        devices = self.vrf_devices
+        return tuple(vrf for vrf in self.vrfs if vrf not in devices)
+
 
 @dataclass(frozen=True, slots=True, order=True)
 class BgpSession:
@@ -226,11 +242,12 @@ class BgpSession:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ExpectedRoute:
-    """A route that BGP must have put into a node's kernel table."""
+    """A route that BGP must have put into a node's kernel table; `table` is that of the VRF's device, if it is one."""
 
     node: str
     vrf: str | None
     prefix: str
+    table: int = MAIN_TABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -342,6 +359,8 @@ class Plan:
         sessions, routes: what readiness waits for, besides the processes' own checks.
         cluster: made by kind; an embedded one is nodes, pods and links like all else.
         notes: what the lab's author should know of how it is run, a sentence each.
+        vrf_driver: what the VRFs of its nodes are: network namespaces, or devices (Linux
+            Documentation/networking/vrf.rst).
     """
 
     name: str
@@ -355,6 +374,7 @@ class Plan:
     description: str = field(default="")
     cluster: Cluster | None = None
     notes: tuple[str, ...] = ()
+    vrf_driver: VrfDriver = "netns"
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises KeyError when there is none."""

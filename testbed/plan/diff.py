@@ -10,7 +10,7 @@ from difflib import unified_diff
 from testbed.plan import MAIN_TABLE, Link, Node, Plan, Route, SecretRef
 
 # What a set of namespaces, or a container, cannot change while it lives; and commands are for a new node.
-IDENTITY = ("kind", "parent", "hostname", "vrfs", "commands", "image", "entrypoint", "cmd", "env")
+IDENTITY = ("kind", "parent", "hostname", "commands", "image", "entrypoint", "cmd", "env")
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,15 @@ class NodeChange:
 
     @property
     def recreated(self) -> bool:
-        """Whether it must be made anew; a container of a user's own image also for what it reads when it starts."""
+        """Whether it must be made anew; a container of a user's own image also for what it reads when it starts.
+
+        VRFs come and go while it lives; what they are made of does not change.
+        """
         names = (*IDENTITY, *(("files", "directories", "processes") if self.new.image else ()))
-        return any(getattr(self.old, name) != getattr(self.new, name) for name in names)
+        moved = any(getattr(self.old, name) != getattr(self.new, name) for name in names)
+        drivers = {"netns" for node in (self.old, self.new) if node.vrf_namespaces}
+        drivers |= {"device" for node in (self.old, self.new) if node.vrf_devices}
+        return moved or len(drivers) > 1
 
     @property
     def fields(self) -> tuple[str, ...]:

@@ -16,7 +16,7 @@ import ctypes
 import os
 import socket
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple
 
@@ -36,9 +36,9 @@ SO_ATTACH_FILTER = 26
 
 # Classic BPF (linux/filter.h): load from a constant offset, mask, compare, end.
 LOAD = {1: 0x30, 2: 0x28, 4: 0x20}
-AND, JUMP_IF_EQUAL, RETURN = 0x54, 0x15, 0x06
-PACKET_TYPE = 0xFFFFF000 + 4
-"""Where a load yields the packet's type: SKF_AD_OFF + SKF_AD_PKTTYPE."""
+AND, JUMP, JUMP_IF_EQUAL, RETURN = 0x54, 0x05, 0x15, 0x06
+PACKET_TYPE, INTERFACE = 0xFFFFF000 + 4, 0xFFFFF000 + 8
+"""Where a load yields the packet's type and the index of its interface: SKF_AD_OFF + SKF_AD_PKTTYPE, SKF_AD_IFINDEX."""
 SNAP = 256
 """Bytes kept of a packet."""
 
@@ -73,7 +73,7 @@ def watch(sockets: Sockets, flow: Flow, mark: int) -> Iterator[Callable[[], tupl
     program = compiled(layouts(flow, mark))
     with ExitStack() as stack:
         taps = [
-            (place, stack.enter_context(_tap(sockets, place, program)))
+            (place, stack.enter_context(_tap(sockets, place, (*only(sockets.interfaces(*place)), *program))))
             for place in dict.fromkeys((*flow.via, *flow.not_via))
         ]
         yield lambda: tuple(place for place, tap in taps if _heard(tap, mark))
@@ -112,6 +112,16 @@ def compiled(forms: Sequence[Sequence[Field]]) -> tuple[Instruction, ...]:
     ]
     for fields in forms:
         program += _form(fields)
+    return (*program, (RETURN, 0, 0, 0))
+
+
+def only(interfaces: Collection[int] | None) -> tuple[Instruction, ...]:
+    """The beginning of a filter that goes on for packets of these interfaces alone; None: for all."""
+    if interfaces is None:
+        return ()
+    program: list[Instruction] = [(LOAD[4], 0, 0, INTERFACE)]
+    for passed, index in enumerate(sorted(interfaces), 1):
+        program += [(JUMP_IF_EQUAL, 0, 1, index), (JUMP, 0, 0, 2 * (len(interfaces) - passed) + 1)]
     return (*program, (RETURN, 0, 0, 0))
 
 

@@ -29,7 +29,7 @@ from testbed.probe.result import Answer, Verdict
 from testbed.pytest_plugin import FILE
 from testbed.pytest_plugin.capabilities import missing_programs, not_run, require
 from testbed.runtime.base import NodeState
-from testbed.session import TOPOLOGIES, Session
+from testbed.session import TOPOLOGIES, Session, vrf_driver_of
 from testbed.session import compiled as topology
 
 if TYPE_CHECKING:
@@ -148,7 +148,8 @@ class LiveLab:
             message = "probes are asked in a lab file's words, and this lab is a containerlab topology"
             raise InputError([Problem(message, hint="run a program in a node: lab.node(NAME).run([...])")])
         model = self.source.lab.model_copy(update={"flows": (flow,)})
-        return compile_lab(model, self.source.manifests, self.source.images, self.name).flows[0]
+        driver = self.plan.vrf_driver
+        return compile_lab(model, self.source.manifests, self.source.images, self.name, vrf_driver=driver).flows[0]
 
 
 QUESTION = ("source", "to", "protocol", "port", "family", "host", "path", "user", "command", "query", "timeout")
@@ -156,7 +157,8 @@ QUESTION = ("source", "to", "protocol", "port", "family", "host", "path", "user"
 
 def compiled(source: labs.Loaded, name: str = "") -> Plan:
     """The Plan of a lab. Raises InputError with all that is wrong with it."""
-    return compile_lab(source.lab, source.manifests, source.images, name)
+    driver = vrf_driver_of(source.lab, name or source.lab.name)
+    return compile_lab(source.lab, source.manifests, source.images, name, vrf_driver=driver)
 
 
 class Labs:

@@ -72,7 +72,8 @@ def _node(node: Node, peers: Peers, *, contents: bool) -> Iterator[str]:
 def _interface(node: Node, index: int, peers: Peers) -> tuple[str, ...]:
     entry = node.interfaces[index]
     facts = [" ".join(entry.addresses)]
-    facts += [f"port of {entry.master}"] if entry.master else []
+    facts += [f"table {entry.table}"] if entry.table else []
+    facts += [f"port of {entry.master}"] if entry.master and entry.master != entry.vrf else []
     facts += [f"MAC {entry.mac}"] if entry.mac else []
     facts += [f"MTU {entry.mtu}"] if entry.mtu else []
     peer = peers.get((node.name, entry.name), "")

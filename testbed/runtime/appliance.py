@@ -182,7 +182,8 @@ class Appliance(Supervisor):
         with self._entering:
             if self._spaces is None:
                 with contextlib.ExitStack() as opened:
-                    spaces = Namespaces(node, *(self._namespace(kind, opened) for kind in KINDS))
+                    net, mnt, uts, ipc, pid = (self._namespace(kind, opened) for kind in KINDS)
+                    spaces = Namespaces(node, net, mnt, uts, ipc, pid)
                     opened.pop_all()  # only where one cannot be opened are the others closed again
                 self._spaces = spaces
             return self._spaces, {}, FIRST
@@ -195,7 +196,7 @@ class Appliance(Supervisor):
         opened.callback(os.close, descriptor)
         return descriptor
 
-    def forget_namespaces(self) -> None:
+    def forget_namespaces(self, node: str = "") -> None:  # noqa: ARG002 - it is one node
         with self._entering:
             if self._spaces is not None:
                 spaces, self._spaces = self._spaces, None

@@ -37,7 +37,11 @@ class ProcessState:
 
 @dataclass(frozen=True, slots=True)
 class NodeState:
-    """A node as it is now; `pid` is that of the process that holds it (see ProcessState)."""
+    """A node as it is now.
+
+    Args:
+        pid: of the process that holds it (see ProcessState). vrfs: those that are network namespaces.
+    """
 
     name: str
     pid: int
@@ -52,8 +56,17 @@ class Sockets(Protocol):
     def socket(self, node: str, vrf: str | None, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A new, unconnected socket in `node` (or pod), in routing instance `vrf`.
 
-        The socket stays in that namespace whatever thread uses it. Safe to call from several threads.
-        Raises NoSuchNodeError when the node is not running.
+        The socket stays in that namespace whatever thread uses it. Safe to call from several threads. Where the
+        VRF is a device, sockets of IP are bound to it; sockets for packets and for netlink are not: they see the
+        whole namespace (see `interfaces`).
+        Raises NoSuchNodeError when the node is not running, or has no such VRF.
+        """
+        ...
+
+    def interfaces(self, node: str, vrf: str | None) -> frozenset[int] | None:
+        """Indexes of the interfaces of a routing instance that shares its network namespace with others.
+
+        None: it has the namespace to itself. Raises NoSuchNodeError like `socket`.
         """
         ...
 
@@ -80,7 +93,7 @@ class Runtime(Sockets, Protocol):
         ...
 
     def create(self, nodes: Sequence[Node], contents: Mapping[tuple[str, str], str]) -> None:
-        """Make nodes with their VRFs, directories and files; all of them or none.
+        """Make nodes with the namespaces of their VRFs, directories and files; all of them or none.
 
         Args:
             contents: (node, path) → text, for files whose content is a secret.
@@ -97,6 +110,10 @@ class Runtime(Sockets, Protocol):
 
     def program(self, nodes: Sequence[Node], links: Sequence[Link], *, fresh: bool) -> None:
         """Assert links, addresses, routes, rules and sysctls; `fresh`: nothing of them can exist yet."""
+        ...
+
+    def instances(self, node: Node) -> None:
+        """Give a node that runs just the namespaces of its VRFs: make those it lacks, end the others."""
         ...
 
     def retract(self, old: Sequence[Node], new: Mapping[str, Node]) -> None:
@@ -131,8 +148,16 @@ class Runtime(Sockets, Protocol):
         """The namespaces of a node, open; they stay open as long as the runtime."""
         ...
 
+    def instance(self, node: str, vrf: str | None) -> Namespaces:
+        """The namespaces that a program has which is to run in a routing instance of a node; open like those above."""
+        ...
+
     def run(self, node: str, vrf: str | None, argv: Sequence[str], stdin: str = "") -> str:
-        """Run a program in a node to its end and return its output. Raises CommandError when it fails."""
+        """Run a program in a node to its end and return its output. Raises CommandError when it fails.
+
+        Where the VRF is a device, the program's sockets of IP are bound to it; what it does over netlink, and what
+        `ip route` shows therefore, concerns the whole namespace.
+        """
         ...
 
     def path(self, node: str, path: str) -> Path:
@@ -144,7 +169,7 @@ class Runtime(Sockets, Protocol):
         ...
 
     def network(self, node: str, vrf: str | None) -> int:
-        """Descriptor of the network namespace of a routing instance; stays open as long as the runtime."""
+        """Descriptor of the network namespace that a routing instance is in; stays open as long as the runtime."""
         ...
 
 

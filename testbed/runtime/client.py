@@ -107,12 +107,11 @@ class Supervisor:
             known = self._open[node]
         return known.namespaces, known.vrfs, known.pid
 
-    def forget_namespaces(self) -> None:
-        """Close what `node` opened: nodes are about to go."""
+    def forget_namespaces(self, node: str = "") -> None:
+        """Close what `node` opened, of one node or of all: they are about to go."""
         with self._opening:
-            for known in self._open.values():
-                known.close()
-            self._open.clear()
+            for name in [name for name in self._open if node in ("", name)]:
+                self._open.pop(name).close()
 
     # --- state --------------------------------------------------------------------------------------------------------
 
@@ -140,7 +139,8 @@ class _Opened:
     def __init__(self, node: str, descriptors: list[int], vrfs: list[str], pid: int) -> None:
         self._all = descriptors
         self._holder = descriptors[-1]
-        self.namespaces = Namespaces(node, *descriptors[:5])
+        net, mnt, uts, ipc, pids = descriptors[:5]
+        self.namespaces = Namespaces(node, net, mnt, uts, ipc, pids)
         self.vrfs = dict(zip(vrfs, descriptors[5:-1], strict=True))
         self.pid = pid
 
@@ -160,7 +160,7 @@ def node_request(node: Node, contents: Mapping[tuple[str, str], str]) -> dict[st
         "name": node.name,
         "hostname": node.hostname or node.name,
         "parent": node.parent,
-        "vrfs": list(node.vrfs),
+        "vrfs": list(node.vrf_namespaces),
         **file_request(node, contents),
     }
 

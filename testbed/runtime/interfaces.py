@@ -6,7 +6,6 @@ import fcntl
 import socket
 import struct
 from array import array
-from collections.abc import Sequence
 from typing import Literal
 
 from testbed.plan import Interface, Node
@@ -25,28 +24,23 @@ def link_states(sockets: Sockets, node: Node) -> list[tuple[Interface, LinkState
     Raises:
         NoSuchNodeError: the node does not run.
     """
+    by_namespace: dict[str | None, list[Interface]] = {}
+    for entry in node.interfaces:
+        by_namespace.setdefault(entry.vrf if entry.vrf in node.vrf_namespaces else None, []).append(entry)
     found = []
-    for vrf in (None, *node.vrfs):
-        own = [entry for entry in node.interfaces if entry.vrf == vrf]
-        if own:
-            found += _states(sockets, node.name, vrf, own)
+    for namespace, own in by_namespace.items():
+        with sockets.socket(node.name, namespace, socket.AF_INET, socket.SOCK_DGRAM) as control:
+            found += [(entry, _state(control, entry)) for entry in own]
     return found
 
 
-def _states(
-    sockets: Sockets, node: str, vrf: str | None, interfaces: Sequence[Interface]
-) -> list[tuple[Interface, LinkState]]:
-    with sockets.socket(node, vrf, socket.AF_INET, socket.SOCK_DGRAM) as control:
-        return [(entry, _state(control, entry.name)) for entry in interfaces]
-
-
-def _state(control: socket.socket, name: str) -> LinkState:
-    request = struct.pack("16sH22x", name.encode(), 0)
+def _state(control: socket.socket, entry: Interface) -> LinkState:
+    request = struct.pack("16sH22x", entry.name.encode(), 0)
     try:
         flags: int = struct.unpack_from("H", fcntl.ioctl(control, SIOCGIFFLAGS, request), 16)[0]
         if not flags & IFF_UP:
             return "down"
-        return "up" if _carrier(control, name) else "no carrier"
+        return "up" if entry.kind == "vrf" or _carrier(control, entry.name) else "no carrier"  # a VRF leads nowhere
     except OSError:  # ENODEV
         return "missing"
 

@@ -172,12 +172,8 @@ class KindNodesRuntime(DockerRuntime):
     def namespaces(self, node: str) -> Namespaces:
         return self._entered(node)[1] if node in self._names() else super().namespaces(node)
 
-    def network(self, node: str, vrf: str | None) -> int:
-        if node not in self._names():
-            return super().network(node, vrf)
-        if vrf is not None:
-            raise NoSuchNodeError(f"{node} has no VRF {vrf}")
-        return self._entered(node)[1].net
+    def vrf_namespaces(self, node: str) -> dict[str, int]:
+        return {} if node in self._names() else super().vrf_namespaces(node)
 
     def path(self, node: str, path: str) -> Path:
         if node not in self._names():
@@ -192,8 +188,9 @@ class KindNodesRuntime(DockerRuntime):
             if container is None or container.state != "running":
                 raise NoSuchNodeError(f"node {node} does not run")
             pid = self._process(node, container.id)
-            opened = {kind: os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in NAMESPACES}
-            self._open[node] = (pid, Namespaces(node, **opened))
+            opened = (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in NAMESPACES)
+            net, mnt, uts, ipc, pids = opened
+            self._open[node] = (pid, Namespaces(node, net, mnt, uts, ipc, pids))
         return self._open[node]
 
     def _let_go(self, node: str) -> None:

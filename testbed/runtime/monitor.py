@@ -10,16 +10,21 @@ from testbed.runtime.base import Sockets
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
-RTA_DST, RTN_UNICAST, RT_TABLE_MAIN = 1, 1, 254
+RTA_DST, RTA_TABLE, RTN_UNICAST = 1, 15, 1
 LENGTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}
 SO_RCVBUFFORCE = 33  # socket(7); Python does not name it
 BUFFER = 4 << 20
 
 
 class RouteMonitor:
-    """The unicast prefixes of the main table of one routing instance, kept current by the kernel's own events."""
+    """The unicast prefixes of one routing table, kept current by the kernel's own events.
 
-    def __init__(self, sockets: Sockets, node: str, vrf: str | None) -> None:
+    Args:
+        vrf: the routing instance in whose network namespace the table is.
+    """
+
+    def __init__(self, sockets: Sockets, node: str, vrf: str | None, table: int) -> None:
+        self._table = table
         self.prefixes: set[str] = set()
         self._channel = sockets.socket(node, vrf, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._channel.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
@@ -66,7 +71,7 @@ class RouteMonitor:
 
     def _take_route(self, kind: int, body: bytes) -> None:
         family, bits, _, _, table, _, _, route_type = struct.unpack_from("=BBBBBBBB", body)
-        if table != RT_TABLE_MAIN or route_type != RTN_UNICAST or family not in LENGTHS:
+        if route_type != RTN_UNICAST or family not in LENGTHS:
             return
         address = bytes(LENGTHS[family])
         offset = 12
@@ -76,7 +81,11 @@ class RouteMonitor:
                 break
             if attribute == RTA_DST:
                 address = body[offset + 4 : offset + size]
+            elif attribute == RTA_TABLE:  # the header has room for small numbers only
+                table = struct.unpack_from("=I", body, offset + 4)[0]
             offset += (size + 3) & ~3
+        if table != self._table:
+            return
         prefix = f"{socket.inet_ntop(family, address)}/{bits}"
         if kind == RTM_NEWROUTE:
             self.prefixes.add(prefix)

@@ -1,4 +1,4 @@
-"""Programs network namespaces, whoever made them: links, addresses, routes, rules, sysctls.
+"""Programs network namespaces, whoever made them: links, VRF devices, addresses, routes, rules, sysctls.
 
 Everything is asserted, not assumed: programming what is there already changes nothing, so the same code brings a lab
 up, restores what was broken, and applies a difference.
@@ -25,11 +25,16 @@ LOOPBACK = 1  # the index of lo in every namespace
 # The first index that we choose. Where tunnel modules are loaded, the kernel gives every new namespace a tunl0, a gre0
 # and so on, with the indexes after lo's (Linux net/ipv4/ip_tunnel.c, ip_tunnel_init_net).
 FIRST = 100
+RISING = {"vrf": 0, "bridge": 1}  # the order in which kinds of interfaces are raised; all others after these
 
 
 @dataclass
 class Network:
-    """One routing instance of a node: its namespace, a netlink socket in it, the indexes of its interfaces."""
+    """A network namespace of a node, a netlink socket in it, the indexes of its interfaces.
+
+    Args:
+        vrf: the VRF that it is; None: it is the node's own, which has the default instance and all VRF devices.
+    """
 
     node: Node
     vrf: str | None
@@ -43,7 +48,11 @@ class Network:
 
     @property
     def interfaces(self) -> list[Interface]:
-        return [interface for interface in self.node.interfaces if interface.vrf == self.vrf]
+        return [interface for interface in self.node.interfaces if self.holds(interface.vrf)]
+
+    def holds(self, vrf: str | None) -> bool:
+        """Whether a routing instance is in this namespace."""
+        return self.vrf == (vrf if vrf in self.node.vrf_namespaces else None)
 
 
 def open_socket(descriptor: int, family: int, kind: int, protocol: int = 0) -> socket.socket:
@@ -57,7 +66,7 @@ def open_netlink(descriptor: int, where: str) -> netlink.Netlink:
 
 
 class Networks:
-    """All routing instances of some nodes, opened for programming.
+    """All network namespaces of some nodes, opened for programming.
 
     Args:
         nodes: the nodes.
@@ -67,7 +76,7 @@ class Networks:
     def __init__(self, nodes: Iterable[Node], descriptor: Callable[[str, str | None], int]) -> None:
         self._networks: dict[tuple[str, str | None], Network] = {}
         for node in nodes:
-            for vrf in (None, *node.vrfs):
+            for vrf in (None, *node.vrf_namespaces):
                 fd = descriptor(node.name, vrf)
                 where = f"{node.name} (VRF {vrf})" if vrf else node.name
                 self._networks[node.name, vrf] = Network(node, vrf, fd, open_netlink(fd, where))
@@ -83,10 +92,10 @@ class Networks:
         return list(self._networks.values())
 
     def of(self, node: str, interface: str) -> Network:
-        """The instance an interface of a node belongs to."""
-        plan = next(network.node for network in self._networks.values() if network.node.name == node)
+        """The namespace an interface of a node is in."""
+        plan = self._networks[node, None].node
         vrf = next(entry.vrf for entry in plan.interfaces if entry.name == interface)
-        return self._networks[node, vrf]
+        return self._networks[node, vrf if vrf in plan.vrf_namespaces else None]
 
     def read(self) -> None:
         """Learn which interfaces exist (a new lab has none but lo)."""
@@ -115,6 +124,8 @@ class Networks:
             network.netlink.apply([*raise_links(network), *addresses(network)])
         for network in self.all():
             network.netlink.apply([*routes(network), *rules(network)])
+            if network.vrf is None and _moves_local_table(network.node):
+                network.netlink.apply(netlink.first_local_rules(wanted=False))
 
     def _create_links(self, links: Sequence[Link]) -> None:
         messages = []
@@ -142,10 +153,16 @@ class Networks:
         return index
 
     def _create_virtual(self, network: Network) -> None:
-        """Make bridges and dummy interfaces, which are in one namespace alone."""
+        """Make bridges, dummy interfaces and VRF devices, which are in one namespace alone."""
         kinds = {"bridge": netlink.new_bridge, "dummy": netlink.new_dummy}
-        missing = [entry for entry in network.interfaces if entry.kind in kinds and entry.name not in network.indexes]
-        network.netlink.apply([kinds[entry.kind](entry.name, self._claim(network, entry.name)) for entry in missing])
+        missing = [entry for entry in network.interfaces if entry.name not in network.indexes]
+        messages = []
+        for entry in missing:
+            if entry.kind == "vrf":
+                messages.append(netlink.new_vrf(entry.name, self._claim(network, entry.name), entry.table))
+            elif entry.kind in kinds:
+                messages.append(kinds[entry.kind](entry.name, self._claim(network, entry.name)))
+        network.netlink.apply(messages)
 
 
 def _clear(network: Network, interface: str) -> None:
@@ -176,6 +193,11 @@ def scratch_netlink() -> netlink.Netlink:
 
 def _has_sysctl(node: Node, prefix: str) -> bool:
     return any(key.startswith(prefix) for key, _ in node.sysctls)
+
+
+def _moves_local_table(node: Node) -> bool:
+    """Whether a node has a rule for the local table of its own, in the place of the one that every namespace has."""
+    return any(rule.table == netlink.LOCAL_TABLE and rule.vrf is None for rule in node.rules)
 
 
 def load_connection_tracking(descriptor: int) -> None:
@@ -221,6 +243,7 @@ def forget_connections(descriptor: int, where: str) -> None:
 
 
 def raise_links(network: Network) -> list[netlink.Message]:
+    """Raise all links, those first that others belong to. A VRF takes an interface before this has addresses."""
     return [
         netlink.set_link(
             network.indexes[entry.name],
@@ -229,7 +252,7 @@ def raise_links(network: Network) -> list[netlink.Message]:
             mac=entry.mac,
             mtu=entry.mtu,
         )
-        for entry in sorted(network.interfaces, key=lambda entry: entry.kind != "bridge")
+        for entry in sorted(network.interfaces, key=lambda entry: RISING.get(entry.kind, len(RISING)))
         if entry.kind not in ("loopback", "dummy")
     ]
 
@@ -246,12 +269,12 @@ def routes(network: Network) -> list[netlink.Message]:
     return [
         netlink.add_route(route, network.indexes[route.dev] if route.dev else 0)
         for route in network.node.routes
-        if route.vrf == network.vrf
+        if network.holds(route.vrf)
     ]
 
 
 def rules(network: Network) -> list[netlink.Message]:
-    return [netlink.add_rule(rule) for rule in network.node.rules if rule.vrf == network.vrf]
+    return [netlink.add_rule(rule) for rule in network.node.rules if network.holds(rule.vrf)]
 
 
 def write_sysctls(network: Network, *, general: bool) -> None:
@@ -276,27 +299,29 @@ def write_sysctls(network: Network, *, general: bool) -> None:
 
 
 def retract(old: Network, new: Node) -> None:
-    """Take away what `old.node` had in this instance and `new` has not: rules, routes, addresses, links.
+    """Take away what `old.node` had in this namespace and `new` has not: rules, routes, addresses, links.
 
     Args:
-        old: the instance, opened with the node as it was planned before; `indexes` as they are now.
+        old: the namespace, opened with the node as it was planned before; `indexes` as they are now.
     """
     messages: list[netlink.Message] = []
-    messages += [netlink.delete_rule(rule) for rule in old.node.rules if rule.vrf == old.vrf and rule not in new.rules]
+    if old.vrf is None and _moves_local_table(old.node) and not _moves_local_table(new):
+        messages += netlink.first_local_rules(wanted=True)
+    messages += [netlink.delete_rule(rule) for rule in old.node.rules if old.holds(rule.vrf) and rule not in new.rules]
     for route in old.node.routes:
-        unwanted = route.vrf == old.vrf and not any(_same_place(route, other) for other in new.routes)
+        unwanted = old.holds(route.vrf) and not any(_same_place(route, other) for other in new.routes)
         if unwanted and (not route.dev or route.dev in old.indexes):
             messages.append(netlink.delete_route(route, old.indexes.get(route.dev, 0)))
-    wanted = {entry.name: entry for entry in new.interfaces if entry.vrf == old.vrf}
+    wanted = {(entry.name, entry.vrf): entry for entry in new.interfaces}
     for entry in old.interfaces:
         index = old.indexes.get(entry.name)
         if index is None:
             continue
-        if entry.name not in wanted:
+        if (entry.name, entry.vrf) not in wanted:
             if entry.kind != "loopback":
                 messages.append(netlink.delete_link(index, entry.name))
             continue
-        gone = set(entry.addresses) - set(wanted[entry.name].addresses)
+        gone = set(entry.addresses) - set(wanted[entry.name, entry.vrf].addresses)
         messages += [netlink.delete_address(index, address) for address in sorted(gone)]
     old.netlink.apply(messages)
 

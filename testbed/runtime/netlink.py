@@ -47,6 +47,7 @@ RTPROT_STATIC = 4
 ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 RTNH_F_ONLINK = 4
 FR_ACT_TO_TBL = 1
+LOCAL_TABLE = 255
 CHUNK = 24 * 1024  # bytes a batch sends at once: well below the smallest default send buffer
 SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 
@@ -101,8 +102,16 @@ def _new_virtual(kind: str, name: str, index: int) -> Message:
     return _message(ifinfmsg, RTM_NEWLINK, flags, f"create {kind} {name}", [errno.EEXIST], index=index, attrs=attrs)
 
 
+def new_vrf(name: str, index: int, table: int) -> Message:
+    """A VRF device (Linux Documentation/networking/vrf.rst)."""
+    info = {"attrs": [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", table)]})]}
+    attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return _message(ifinfmsg, RTM_NEWLINK, flags, f"create VRF device {name}", [errno.EEXIST], index=index, attrs=attrs)
+
+
 def set_link(index: int, name: str, *, master: int = 0, mac: str = "", mtu: int = 0) -> Message:
-    """Raise a link, with its bridge, hardware address and MTU where given."""
+    """Raise a link, with its bridge or VRF device, hardware address and MTU where given."""
     attrs: list[tuple[str, Any]] = []
     if master:
         attrs.append(("IFLA_MASTER", master))
@@ -215,6 +224,12 @@ def _rule(type_: int, flags: int, verb: str, rule: Rule, accepted: Sequence[int]
 
 def add_rule(rule: Rule) -> Message:
     return _rule(RTM_NEWRULE, NLM_F_CREATE | NLM_F_EXCL, "add", rule, [errno.EEXIST])
+
+
+def first_local_rules(*, wanted: bool) -> list[Message]:
+    """Add or delete the rules that every namespace begins with: the local table before all others."""
+    rules = [Rule(0, LOCAL_TABLE, family) for family in (4, 6)]
+    return [add_rule(rule) if wanted else delete_rule(rule) for rule in rules]
 
 
 def delete_rule(rule: Rule) -> Message:

@@ -13,6 +13,7 @@ from testbed.errors import NoSuchNodeError
 from testbed.events import Observer
 from testbed.plan import Link, Node
 from testbed.runtime.client import Supervisor, file_request
+from testbed.runtime.vrf import members
 
 STATE = Path("/run/testbed")  # a folder per lab: its Plan, its secrets, its last verdicts
 SUPERVISOR = Path(__file__).with_name("supervisor.py")
@@ -53,29 +54,59 @@ class Supervised(ABC):
         return bool(answer["running"])
 
     def run(self, node: str, vrf: str | None, argv: Sequence[str], stdin: str = "") -> str:
-        namespaces = dataclasses.replace(self.namespaces(node), net=self.network(node, vrf))
-        return door.run(argv, stdin=stdin, namespaces=namespaces)
+        return door.run(argv, stdin=stdin, namespaces=self.instance(node, vrf))
 
     # --- namespaces ---------------------------------------------------------------------------------------------------
 
     def namespaces(self, node: str) -> door.Namespaces:
         return self.supervisor(node).node(node)[0]
 
+    def instance(self, node: str, vrf: str | None) -> door.Namespaces:
+        network, device = self._instance(node, vrf)
+        return dataclasses.replace(self.namespaces(node), net=network, device=vrf if vrf and device else "")
+
     def network(self, node: str, vrf: str | None) -> int:
-        namespaces, vrfs, _ = self.supervisor(node).node(node)
+        return self._instance(node, vrf)[0]
+
+    def _instance(self, node: str, vrf: str | None) -> tuple[int, bool]:
+        """Descriptor of the namespace that a routing instance is in, and whether the instance is a VRF device there."""
+        own = self.namespaces(node).net
         if vrf is None:
-            return namespaces.net
-        if vrf not in vrfs:
+            return own, False
+        if namespace := self.vrf_namespaces(node).get(vrf):
+            return namespace, False
+        if vrf in members(own):
+            return own, True
+        raise NoSuchNodeError(f"{node} has no VRF {vrf}")
+
+    def vrf_namespaces(self, node: str) -> dict[str, int]:
+        """The VRFs of a node that are network namespaces, with their descriptors."""
+        return self.supervisor(node).node(node)[1]
+
+    def interfaces(self, node: str, vrf: str | None) -> frozenset[int] | None:
+        if vrf in self.vrf_namespaces(node):
+            return None
+        found = members(self.namespaces(node).net)
+        if vrf not in found:
             raise NoSuchNodeError(f"{node} has no VRF {vrf}")
-        return vrfs[vrf]
+        return found[vrf] if len(found) > 1 else None
+
+    def instances(self, node: Node) -> None:
+        supervisor = self.supervisor(node.name)
+        supervisor.forget_namespaces(node.name)
+        supervisor.ask("vrfs", node=node.name, vrfs=list(node.vrf_namespaces))
 
     def path(self, node: str, path: str) -> Path:
         holder = self.supervisor(node).node(node)[2]
         return Path(f"{self.proc(node, holder)}/root{path}")
 
     def socket(self, node: str, vrf: str | None, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        with door.network_namespace(self.network(node, vrf)):
-            return socket.socket(family, kind, protocol)
+        namespace, device = self._instance(node, vrf)
+        with door.network_namespace(namespace):
+            made = socket.socket(family, kind, protocol)
+        if vrf and device and family in (socket.AF_INET, socket.AF_INET6):
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, vrf.encode())
+        return made
 
     def program(self, nodes: Sequence[Node], links: Sequence[Link], *, fresh: bool) -> None:
         from testbed.runtime.namespaces import Networks  # pyroute2 takes 0.15 s to import

@@ -229,6 +229,13 @@ def make_vrfs(names: list[str]) -> list[int]:
     return descriptors
 
 
+def end_vrfs(names: list[str]) -> None:
+    """Take away what `make_vrfs` made. The kernel ends a namespace when the last who knows it lets go of it."""
+    for name in names:
+        checked(libc.umount2(f"/run/netns/{name}".encode(), MNT_DETACH), "umount")
+        os.unlink(f"/run/netns/{name}")
+
+
 def raise_loopback() -> None:
     """Set lo up in the current network namespace (netdevice(7): SIOCSIFFLAGS)."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as control:
@@ -476,6 +483,25 @@ class Supervisor:
         self.nodes[node.name] = node
         return {}, []
 
+    def vrfs(self, request: dict[str, Any], _: list[int]) -> tuple[dict[str, Any], list[int]]:
+        """Give a node just the VRFs in `vrfs`: make those it lacks, end the others."""
+        node = self.node(request["node"])
+        gone = [name for name in node.vrfs if name not in request["vrfs"]]
+        new = [name for name in request["vrfs"] if name not in node.vrfs]
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+
+        def work() -> None:
+            end_vrfs(gone)
+            socket.send_fds(theirs, [NAMESPACES_READY.encode()], make_vrfs(new))
+
+        with ours, theirs:
+            self.in_node(node, work)
+            descriptors = receive_with_descriptors(ours, 64)[1]
+        for name in gone:
+            os.close(node.vrfs.pop(name))
+        node.vrfs.update(zip(new, descriptors, strict=True))
+        return {}, []
+
     def fork_holder(self, node: dict[str, Any]) -> socket.socket:
         """Start a holder: pid 1 of a new pid namespace inside the parent's, or else inside the lab's.
 
@@ -533,6 +559,7 @@ class Supervisor:
     def in_node(self, node: Node, work: Any) -> None:
         """Run `work` in a child that has entered the node; raises with the child's words when it fails."""
         read, write = os.pipe2(os.O_CLOEXEC)
+        setns(node.descriptors["pid"], CLONE_NEWPID)
         pid = os.fork()
         if pid == 0:
             try:
@@ -549,6 +576,7 @@ class Supervisor:
             except BaseException as error:
                 os.write(write, f"{type(error).__name__}: {error}".encode())
                 os._exit(1)
+        setns(self.own_pid_namespace, CLONE_NEWPID)
         os.close(write)
         with os.fdopen(read, "rb") as stream:
             text = stream.read().decode()
@@ -652,6 +680,7 @@ class Supervisor:
 HANDLERS = {
     "create": Supervisor.create,
     "adopt": Supervisor.adopt,
+    "vrfs": Supervisor.vrfs,
     "namespaces": Supervisor.namespaces,
     "files": Supervisor.files,
     "spawn": Supervisor.spawn,

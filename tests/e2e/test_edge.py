@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from ipaddress import ip_network
+from typing import Any
 
 import pytest
 from conftest import EDGE, assert_flows, own_name, pids, running
@@ -40,6 +42,7 @@ def test_up_again_changes_nothing(edge):
 
 
 ROUTE_TYPES = {"1": "unicast", "6": "blackhole", "7": "unreachable", "8": "prohibit"}
+LOCAL_TABLE = 255
 RTPROT_STATIC = "4"  # what `up` puts in; a routing daemon's own static routes have another (rtnetlink(7))
 
 
@@ -48,7 +51,7 @@ RTPROT_STATIC = "4"  # what `up` puts in; a routing daemon's own static routes h
 
 def test_addresses_are_as_planned(edge):
     for node, vrf in places(edge.plan):
-        planned = {(entry.name, text) for entry in node.interfaces if entry.vrf == vrf for text in entry.addresses}
+        planned = {(entry.name, text) for entry in held(node.interfaces, node, vrf) for text in entry.addresses}
         found = {
             (link["ifname"], f"{entry['local']}/{entry['prefixlen']}")
             for link in json.loads(edge.runtime.run(node.name, vrf, ("ip", "-j", "address")))
@@ -61,7 +64,7 @@ def test_addresses_are_as_planned(edge):
 def test_routes_are_as_planned(edge):
     checked = 0
     for node, vrf in places(edge.plan):
-        planned = {described(entry) for entry in node.routes if entry.vrf == vrf}
+        planned = {described(entry) for entry in held(node.routes, node, vrf) if ":" not in entry.to}
         answer = edge.runtime.run(node.name, vrf, ("ip", "-N", "-j", "route", "show", "table", "all"))
         found = {live(entry) for entry in json.loads(answer) if entry["protocol"] == RTPROT_STATIC}
         assert found == planned, (node.name, vrf)
@@ -73,13 +76,15 @@ def test_rules_are_as_planned(edge):
     checked = 0
     for node, vrf in places(edge.plan):
         planned = {
-            (entry.priority, entry.table, entry.fwmark, entry.fwmask) for entry in node.rules if entry.vrf == vrf
+            (entry.priority, entry.table, entry.fwmark, entry.fwmask)
+            for entry in held(node.rules, node, vrf)
+            if entry.family == 4 and entry.table != LOCAL_TABLE
         }
         answer = json.loads(edge.runtime.run(node.name, vrf, ("ip", "-j", "rule")))
         found = {
             (entry["priority"], int(entry["table"]), int(entry.get("fwmark", "0"), 0), int(entry.get("fwmask", "0"), 0))
             for entry in answer
-            if entry["table"] not in ("local", "main", "default")
+            if entry.get("table", "local") not in ("local", "main", "default")  # the kernel's own for VRFs names none
         }
         assert found == planned, (node.name, vrf)
         checked += len(planned)
@@ -91,7 +96,7 @@ def test_rulesets_are_as_planned(edge):
     checked = 0
     with running(Plan(own_name("scratch"), nodes=(Node("scratch", "host"),))) as scratch:
         for node, vrf in places(edge.plan):
-            planned = [entry for entry in node.rulesets if entry.vrf == vrf]
+            planned = held(node.rulesets, node, vrf)
             scratch.runtime.run("scratch", None, ("nft", "flush", "ruleset"))
             load(scratch.runtime, Node("scratch", "host", rulesets=tuple(replace(e, vrf=None) for e in planned)), None)
             expected, found = listing(scratch, "scratch", None), listing(edge, node.name, vrf)
@@ -102,8 +107,13 @@ def test_rulesets_are_as_planned(edge):
 
 
 def places(plan: Plan) -> list[tuple[Node, str | None]]:
-    """Every routing instance of every node and pod."""
-    return [(node, vrf) for node in plan.nodes for vrf in (None, *node.vrfs)]
+    """Every network namespace of every node and pod."""
+    return [(node, vrf) for node in plan.nodes for vrf in (None, *node.vrf_namespaces)]
+
+
+def held(entries: Iterable[Any], node: Node, vrf: str | None) -> list[Any]:
+    """Those interfaces, routes and so on of a node that are in one of its namespaces."""
+    return [entry for entry in entries if vrf == (entry.vrf if entry.vrf in node.vrf_namespaces else None)]
 
 
 def described(route: Route) -> tuple[str, str, str, str, int, str]:

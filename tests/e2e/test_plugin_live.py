@@ -112,8 +112,11 @@ def test_fixtures(pytester, edge):
         def test_node(node):
             leaf = node("leaf1")
             assert leaf.run(["hostname"]).strip() == "leaf1"
-            assert "172.16.1.1/24" in leaf.vrf("mgmt").run(["ip", "-o", "address"])
-            assert "172.16.1.1/24" not in leaf.vrf("sbi").run(["ip", "-o", "address"])
+            own = "import socket; s = socket.socket(type=socket.SOCK_DGRAM); s.connect(('172.16.1.2', 9)); "
+            own += "print(s.getsockname()[0])"
+            assert leaf.vrf("mgmt").run(["/usr/bin/python3", "-c", own]) == "172.16.1.1\\n"
+            with pytest.raises(CommandError, match="unreachable"):
+                leaf.vrf("sbi").run(["/usr/bin/python3", "-c", own])
             assert leaf.run(["cat"], stdin="text") == "text"
             assert "router bgp 65001" in leaf.path("/etc/frr/bgpd.conf").read_text()
             assert leaf.state.processes["bgpd"].running

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from testbed import plan
 from testbed.compile import frr, sysctls
 from testbed.compile.base import with_base
-from testbed.compile.kube import calico_bird, ingress, metallb_frr, netfilter
+from testbed.compile.kube import calico_bird, ingress, metallb_frr, netfilter, node_vrfs
 from testbed.compile.kube.calico_network import PodNetwork, nat_outgoing, node_sysctls, pod_network
 from testbed.compile.kube.cluster import Built, pod_node
 from testbed.compile.kube.instances import PodInstance
@@ -36,16 +36,19 @@ def node_plan(built: Built, name: str) -> plan.Node:
     proxy = _kube_proxy(built, name)
     cali = [plan.Interface(network.host_interface, addresses=(), mac=network.host_mac) for network in networks.values()]
     routes = [*_default_routes(built, name), *path.routes]
+    routes += node_vrfs.routes(built.topology, name, uplinks(built.lab, built.topology, name))
     routes += [route for network in networks.values() for route in network.host_routes]
     settings = [*sysctls.ROUTER, *node_sysctls((4,)), *proxy.sysctls]
+    settings += node_vrfs.SYSCTLS if built.cluster.node_vrfs else ()
     settings += [entry for network in networks.values() for entry in network.host_sysctls]
     programs = _Programs(built, name)
     return plan.Node(
         name=name,
         kind="kubernetes",
+        vrfs=built.topology.vrfs(name),
         interfaces=(*interfaces(built.topology, name), *cali, *proxy.interfaces),
         routes=tuple(routes),
-        rules=path.rules,
+        rules=(*node_vrfs.rules(built.cluster), *path.rules),
         rulesets=(*_rulesets(built, proxy), *path.rulesets),
         sysctls=(*settings, *sysctls.stated(node.sysctls)),
         directories=programs.directories,
@@ -118,9 +121,10 @@ def _speaker(built: Built, name: str) -> tuple[list[plan.File], list[plan.Proces
     """MetalLB's speaker: FRR with the text the speaker writes, cut in two for each daemon reads a file of its own."""
     if not built.metallb_sessions(name):
         return [], []
-    asns = dict.fromkeys(session.my_asn for session in built.metallb_sessions(name))
+    instances = dict.fromkeys((session.my_asn, session.vrf) for session in built.metallb_sessions(name))
     # FRR waits a second to batch updates (routers.SMALL_FABRIC); a speaker announces too little for that to pay.
-    extras = "".join(f"router bgp {asn}\n coalesce-time 0\nexit\n" for asn in asns)
+    heads = [f"router bgp {asn} vrf {vrf}" if vrf else f"router bgp {asn}" for asn, vrf in instances]
+    extras = "".join(f"{head}\n coalesce-time 0\nexit\n" for head in heads)
     text = metallb_frr.frr(built.object(name), built.metallb, built.announcements, extras)
     lines = text.splitlines()
     zebra = [line for line in lines if line.startswith(("hostname", "ip nht", "ipv6 nht"))]

@@ -23,6 +23,7 @@ LAB = """\
 apiVersion: testbed/v1
 name: cli
 vrfs: [blue]
+vrfDriver: netns
 nodes:
   r1: {kind: router, bgp: {asn: 65001}}
   r2: {kind: router, bgp: {asn: 65002}}

@@ -12,6 +12,7 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from testbed.errors import InputError, Problem
 from testbed.load.images import catalogue
 from testbed.load.lab import load, parse_lab
 from testbed.load.manifests import Manifests, load_manifests
-from testbed.plan import Plan
+from testbed.plan import Plan, VrfDriver
 from testbed.plan.store import from_json, to_json
 
 PACKAGE = Path(testbed.__file__).parent
@@ -36,9 +37,9 @@ LABS = Path(__file__).resolve().parents[3] / "labs"
 NAMES = sorted(path.parent.name for path in LABS.glob("*/lab.yaml"))
 
 
-def plan_of(name: str, running_as: str = "") -> Plan:
+def plan_of(name: str, running_as: str = "", vrf_driver: VrfDriver = "netns") -> Plan:
     loaded = load(name)
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, running_as)
+    return compile_lab(loaded.lab, loaded.manifests, loaded.images, running_as, vrf_driver=vrf_driver)
 
 
 def readable(text: str) -> str:
@@ -52,6 +53,13 @@ def readable(text: str) -> str:
 @pytest.mark.parametrize("name", NAMES)
 def test_golden_plan(name: str, golden: Callable[[Path, str], None]) -> None:
     golden(GOLDEN / f"{name}.json", readable(to_json(plan_of(name), indent=1)) + "\n")
+
+
+def test_golden_routers_with_vrf_devices(golden: Callable[[Path, str], None]) -> None:
+    """Routers are all that the VRF driver concerns."""
+    plan = plan_of("edge", vrf_driver="device")
+    routers = replace(plan, nodes=tuple(node for node in plan.nodes if node.kind == "router"), flows=(), services=())
+    golden(GOLDEN / "device" / "edge.json", to_json(routers, indent=1) + "\n")
 
 
 def test_every_lab_has_a_golden_plan() -> None:

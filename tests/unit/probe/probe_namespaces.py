@@ -77,6 +77,9 @@ class Namespaces:
 
         return in_thread(enter)
 
+    def interfaces(self, node: str, vrf: str | None) -> frozenset[int] | None:
+        return None
+
     def prefix(self, name: str) -> tuple[str, ...]:
         """The beginning of a command that is to run in a namespace."""
         return "nsenter", f"--net=/proc/{os.getpid()}/fd/{self._files[name]}"

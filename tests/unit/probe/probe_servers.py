@@ -23,6 +23,9 @@ class HostSockets:
     def socket(self, node: str, vrf: str | None, family: int, kind: int, protocol: int = 0) -> socket.socket:
         return socket.socket(family, kind, protocol)
 
+    def interfaces(self, node: str, vrf: str | None) -> frozenset[int] | None:
+        return None
+
 
 @dataclass(frozen=True)
 class Echo:

@@ -12,7 +12,19 @@ import struct
 import pytest
 
 from testbed.plan import Flow
-from testbed.probe.passage import SO_ATTACH_FILTER, Field, compiled, layouts, new_mark
+from testbed.probe.passage import (
+    INTERFACE,
+    JUMP,
+    JUMP_IF_EQUAL,
+    LOAD,
+    RETURN,
+    SO_ATTACH_FILTER,
+    Field,
+    compiled,
+    layouts,
+    new_mark,
+    only,
+)
 
 MARK = 0xA1B2C3D4
 IN_MARK = MARK.to_bytes(4, "big")
@@ -121,6 +133,28 @@ def test_other_packet_is_not(protocol, packet):
 )
 def test_ipv6(protocol, packet, found):
     assert passes(program(protocol, "fd00::2"), packet) == found
+
+
+def goes_on(interfaces, index):
+    """Whether the beginning of a filter goes on with what follows it, for a packet of this interface (bpf(4))."""
+    program, place, loaded = only(interfaces), 0, None
+    while place < len(program):
+        code, yes, no, value = program[place]
+        if code == RETURN:
+            return False
+        if code == LOAD[4]:
+            assert value == INTERFACE
+            loaded = index
+        place += 1 + (value if code == JUMP else (yes if loaded == value else no) if code == JUMP_IF_EQUAL else 0)
+    assert place == len(program), "it jumps beyond what follows"
+    return True
+
+
+def test_only_packets_of_some_interfaces():
+    assert goes_on(None, 7)
+    for interfaces in ({7}, {5, 7, 9}, range(600)):
+        assert all(goes_on(interfaces, index) == (index in interfaces) for index in range(700))
+    assert not goes_on(set(), 7)
 
 
 def test_mask_and_order_of_forms():

@@ -111,6 +111,26 @@ def test_an_address_that_is_there_or_gone_is_no_error() -> None:
     assert errno.EADDRNOTAVAIL in netlink.delete_address(5, "10.0.0.1/24").accepted
 
 
+def test_a_vrf_device() -> None:
+    found = decoded(netlink.new_vrf("red", 4, 28264), ifinfmsg)
+    assert (found["index"], found["header"]["flags"]) == (4, REQUEST | CREATE | EXCL)
+    own = attributes(found)
+    info = attributes(own["IFLA_LINKINFO"])
+    assert (own["IFLA_IFNAME"], info["IFLA_INFO_KIND"]) == ("red", "vrf")
+    assert attributes(info["IFLA_INFO_DATA"]) == {"IFLA_VRF_TABLE": 28264}
+
+
+def test_the_rules_that_every_namespace_begins_with() -> None:
+    for wanted, kind, accepted in ((True, 32, errno.EEXIST), (False, 33, errno.ENOENT)):
+        messages = netlink.first_local_rules(wanted=wanted)
+        found = [decoded(message, fibmsg) for message in messages]
+        assert [entry["family"] for entry in found] == [socket.AF_INET, socket.AF_INET6]
+        assert {entry["header"]["type"] for entry in found} == {kind}
+        assert {attributes(entry)["FRA_TABLE"] for entry in found} == {255}
+        assert {attributes(entry).get("FRA_PRIORITY", 0) for entry in found} == {0}
+        assert all(accepted in message.accepted for message in messages)
+
+
 # --- routes and rules -------------------------------------------------------------------------------------------------
 
 UNIVERSE, LINK = 0, 253
