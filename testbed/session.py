@@ -38,6 +38,7 @@ from testbed.runtime import engine, kernel, lock, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.containerlab import ContainerlabRuntime
 from testbed.runtime.kind_nodes import KindNodesRuntime
+from testbed.runtime.namespaces import forget_connections
 from testbed.runtime.netns import NetnsRuntime
 from testbed.runtime.netns import labs as netns_labs
 from testbed.runtime.supervised import STATE
@@ -272,6 +273,19 @@ class Session:
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
         return change
+
+    def switch(self, plan: Plan, *, timeout: float = TIMEOUT, observer: Observer = ignore) -> PlanDiff:
+        """As `up`, for a lab that is to be looked at in another form: what its nodes' connection tracking knows of the
+        form before is forgotten."""
+        change = self.up(plan, timeout=timeout, observer=observer)
+        self.forget_connections()
+        return change
+
+    def forget_connections(self) -> None:
+        """Empty the tables of tracked connections of all nodes that have any."""
+        for node in self.plan.nodes:
+            for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):  # without rules nothing is tracked
+                forget_connections(self.runtime.network(node.name, vrf), node.name)
 
     def _refuse_without_containers(self, plan: Plan) -> None:
         if plan.cluster and self.runtime.name != "docker":

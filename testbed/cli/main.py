@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from testbed import __version__
-from testbed.cli import enter, export, image, life, look, picture, prove, trace, vm
+from testbed.cli import enter, export, image, life, look, matrix, picture, prove, trace, vm
 from testbed.cli.terminal import INTERRUPTED, complain
 from testbed.errors import TestbedError
 
@@ -75,6 +75,7 @@ app.command("list")(life.list_labs)
 app.command("status")(look.status)
 app.command("test")(prove.prove)
 app.command("trace")(trace.trace)
+app.command("matrix")(matrix.matrix)
 app.command("exec")(enter.execute)
 app.command("ssh")(enter.ssh)
 app.command("logs")(enter.logs)

@@ -22,6 +22,7 @@ from testbed.compile.topology import Topology
 from testbed.compile.topology import build as build_topology
 from testbed.errors import InputError, Problem
 from testbed.load.manifests import Manifests
+from testbed.load.matrix_checks import matrix_problems
 from testbed.model.images import Catalogue
 from testbed.model.lab import Host, Lab, Router
 from testbed.model.names import host_label
@@ -96,7 +97,7 @@ def _topology(lab: Lab, name: str, vrf_driver: plan.VrfDriver) -> Topology:
     problems += [*bgp.router_id_problems(lab, topology), *leaks.leak_problems(lab, topology)]
     problems += kind_cluster.problems(lab, lab.cluster, name or lab.name) if lab.cluster else []
     problems += node_vrf_problems(lab, topology)
-    _stop([*problems, *flow_problems(lab)])
+    _stop([*problems, *flow_problems(lab), *matrix_problems(lab)])
     return topology
 
 

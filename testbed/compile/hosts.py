@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from testbed import plan
+from testbed.compile import return_path as paths
 from testbed.compile import sysctls
 from testbed.compile.base import with_base
 from testbed.compile.image_program import Program, Wanted, image_program
 from testbed.compile.lab_checks import NO_GATEWAY
 from testbed.compile.own_images import with_host_image
+from testbed.compile.return_path import ReturnPath, ways
+from testbed.compile.return_path_checks import Ground, chosen, field_problems, source_check_problems, way_problems
 from testbed.compile.routers import interfaces
 from testbed.compile.topology import Topology, gateway
+from testbed.compile.uplinks import uplinks
 from testbed.errors import Position, Problem
 from testbed.load.explain import suggest
 from testbed.model.images import Catalogue
@@ -27,13 +31,17 @@ def compile_host(
     node = lab.nodes[name]
     assert isinstance(node, Host)
     problems = _gateway_problems(lab, topology, name, node)
+    path, found = _return_path(lab, topology, name, node)
+    problems += found
     by_image = containers and node.container and node.image
     program = Program() if by_image else _program(node, name, images, problems)
     made = plan.Node(
         name=name,
         kind="host",
         interfaces=tuple(interfaces(topology, name)),
-        routes=tuple(_default_routes(lab, topology, name, node)),
+        routes=(*_default_routes(lab, topology, name, node), *path.routes),
+        rules=path.rules,
+        rulesets=path.rulesets,
         sysctls=(*sysctls.END_SYSTEM, *sysctls.stated(node.sysctls)),
         directories=program.directories,
         files=with_base(program.files, name, topology.addresses(name)),
@@ -51,6 +59,25 @@ def _default_routes(lab: Lab, topology: Topology, name: str, node: Host) -> list
             own, router = ends
             found.append(plan.Route(everything, via=router.address(version), dev=own.interface))
     return found
+
+
+def _return_path(lab: Lab, topology: Topology, name: str, node: Host) -> tuple[ReturnPath, list[Problem]]:
+    """The host's return path, or none and what is wrong with it."""
+    policy, ends = node.return_path, gateway(lab, topology, name, 4)
+    links = uplinks(lab, topology, name)
+    default = next((entry for entry in links if ends and entry.interface == ends[0].interface), None)
+    found = ways(links, default)
+    ground = Ground(lab, name, default, found)
+    problems = [*field_problems(policy), *way_problems(policy, ground)]
+    problems += source_check_problems(policy, ground, node.sysctls)
+    if problems or policy.mode == "none":
+        return ReturnPath(), problems
+    taken = chosen(policy, found)
+    if policy.mode == "static":
+        return paths.static(taken[0], policy.to), []
+    if policy.mode == "rule-own-ip":
+        return paths.by_source(taken[0], (f"{taken[0].uplink.address}/32",)), []
+    return paths.connmark(taken), []
 
 
 def _gateway_problems(lab: Lab, topology: Topology, name: str, node: Host) -> list[Problem]:

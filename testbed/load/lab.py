@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from testbed.load.document import Document
 from testbed.load.explain import shown, suggest
 from testbed.load.images import catalogue
 from testbed.load.kind import upstream
-from testbed.load.manifests import Manifests, read_manifests
+from testbed.load.manifests import Manifests, ObjectPatch, read_manifests
 from testbed.load.shipped import FILE, labs_folder, shipped_labs
 from testbed.load.yaml import parse, read_text, validate
 from testbed.model.images import Catalogue
@@ -53,7 +54,16 @@ def parse_lab(text: str, file: str) -> Lab:
     Raises:
         InputError: with every problem. A file of another apiVersion is not looked at any further.
     """
-    document = _only_document(parse(text, file), file)
+    return lab_of(lab_document(text, file))
+
+
+def lab_document(text: str, file: str) -> Document:
+    """The one document of a lab file. Raises InputError when there is none or several, or they cannot be read."""
+    return _only_document(parse(text, file), file)
+
+
+def lab_of(document: Document) -> Lab:
+    """The lab a document describes. Raises as `parse_lab`."""
     if isinstance(document.value, dict):
         version = document.value.get("apiVersion", API_VERSION)
         if version != API_VERSION:
@@ -84,14 +94,19 @@ def load(name: str) -> Loaded:
     """
     path = find(name)
     lab = parse_lab(read_text(path), str(path))
-    return Loaded(path, lab, _manifests(lab, path), catalogue(lab.images))
+    return Loaded(path, lab, manifests_of(lab, path), catalogue(lab.images))
 
 
-def _manifests(lab: Lab, path: Path) -> Manifests:
+def manifests_of(
+    lab: Lab, path: Path, patches: Sequence[ObjectPatch] = (), read: dict[Path, list[Document]] | None = None
+) -> Manifests:
     """The manifests of the cluster; they must lie in the lab's own folder.
 
     Args:
-        path: of the lab file.
+        path: of the lab file. patches, read: as for `testbed.load.manifests.read_manifests`.
+
+    Raises:
+        InputError: with everything that is wrong with them.
     """
     if lab.cluster is None:
         return Manifests()
@@ -113,7 +128,7 @@ def _manifests(lab: Lab, path: Path) -> Manifests:
         problems += wrong
     if problems:
         raise InputError(problems)
-    return dataclasses.replace(read_manifests(files), upstream=sources, archives=archives)
+    return dataclasses.replace(read_manifests(files, patches, read), upstream=sources, archives=archives)
 
 
 class _PathError(ValueError):

@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from testbed.errors import InputError, Problem
+from testbed.errors import InputError, Position, Problem
 from testbed.load.document import Document
 from testbed.load.explain import shown
+from testbed.load.patch import merged
 from testbed.load.yaml import parse, read_text, suggest, validate
 from testbed.model import calico, kube, metallb, workloads
 from testbed.model.kube import KubeObject
@@ -29,6 +30,7 @@ _NOT_HERE: Mapping[str, str] = {
     "Job": "a testbed runs services, not jobs",
     "CronJob": "a testbed runs services, not jobs",
     "NetworkPolicy": "not supported yet",
+    "EgressService": "not supported yet: what pods open leaves with a node's address",
 }
 
 
@@ -55,24 +57,58 @@ class Manifests:
         return tuple(item for item in self.objects if isinstance(item, kind))
 
 
-def read_manifests(paths: Sequence[Path]) -> Manifests:
+@dataclass(frozen=True, slots=True)
+class ObjectPatch:
+    """A merge patch for one object of the manifests.
+
+    Args:
+        namespace: empty: `default`, or none where the object states none. position: where the patch was written.
+    """
+
+    kind: str
+    namespace: str
+    name: str
+    patch: Document
+    position: Position
+
+    def is_for(self, document: Document) -> bool:
+        value = document.value if isinstance(document.value, dict) else {}
+        metadata = value.get("metadata")
+        if value.get("kind") != self.kind or not isinstance(metadata, dict) or metadata.get("name") != self.name:
+            return False
+        return bool(metadata.get("namespace", "default") == (self.namespace or "default"))
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.namespace}/{self.name}" if self.namespace else f"{self.kind} {self.name}"
+
+
+def read_manifests(
+    paths: Sequence[Path], patches: Sequence[ObjectPatch] = (), read: dict[Path, list[Document]] | None = None
+) -> Manifests:
     """Reads files; of a directory, its *.yaml and *.yml in the order of their names (not those of its directories).
+
+    Args:
+        patches: what to change in the objects before they are looked at, in this order.
+        read: what has been read already, by file; it is used, and added to.
 
     Raises:
         InputError: with all problems of all files.
     """
     problems: list[Problem] = []
-    texts: list[tuple[str, str]] = []
+    read = {} if read is None else read
+    documents: list[Document] = []
     for path in paths:
         files = _yaml_files(path) if path.is_dir() else [path]
         if not files:
             problems.append(Problem(f"no *.yaml or *.yml in the directory {path}"))
         for file in files:
             try:
-                texts.append((str(file), read_text(file)))
+                if file not in read:
+                    read[file] = parse(read_text(file), str(file))
+                documents += read[file]
             except InputError as error:
                 problems += error.problems
-    found, more = _load(texts)
+    found, more = _load(documents, patches)
     if problems or more:
         raise InputError([*problems, *more])
     return found
@@ -87,9 +123,16 @@ def load_manifests(texts: Sequence[tuple[str, str]]) -> Manifests:
     Raises:
         InputError: with all problems of all files.
     """
-    found, problems = _load(texts)
-    if problems:
-        raise InputError(problems)
+    problems: list[Problem] = []
+    documents: list[Document] = []
+    for file, text in texts:
+        try:
+            documents += parse(text, file)
+        except InputError as error:
+            problems += error.problems
+    found, more = _load(documents)
+    if problems or more:
+        raise InputError([*problems, *more])
     return found
 
 
@@ -97,21 +140,19 @@ def _yaml_files(directory: Path) -> list[Path]:
     return sorted(path for path in directory.iterdir() if path.suffix in (".yaml", ".yml") and path.is_file())
 
 
-def _load(texts: Iterable[tuple[str, str]]) -> tuple[Manifests, list[Problem]]:
+def _load(documents: Iterable[Document], patches: Sequence[ObjectPatch] = ()) -> tuple[Manifests, list[Problem]]:
     problems: list[Problem] = []
+    items = [item for entry in documents for item in _items(entry.without_nulls(), problems)]
+    for patch in patches:
+        if not any(patch.is_for(item) for item in items):
+            problems.append(Problem(f"no {patch} in the manifests to change", patch.position))
+        items = [merged(item, patch.patch) if patch.is_for(item) else item for item in items]
     objects: list[KubeObject] = []
     written: list[str] = []
-    for file, text in texts:
-        try:
-            documents = parse(text, file)
-        except InputError as error:
-            problems += error.problems
-            continue
-        for document in documents:
-            for item in _items(document.without_nulls(), problems):
-                if (found := _object(item, problems)) is not None:
-                    objects.append(found)
-                    written.append(json.dumps(item.value, ensure_ascii=False))
+    for item in items:
+        if (found := _object(item, problems)) is not None:
+            objects.append(found)
+            written.append(json.dumps(item.value, ensure_ascii=False))
     return Manifests(tuple(objects), tuple(written)), problems + _duplicates(objects)
 
 

@@ -7,11 +7,14 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_validator
+from pydantic import AfterValidator, Field, GetJsonSchemaHandler, PrivateAttr, model_validator
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from testbed.model.base import Located
 from testbed.model.faults import FieldError
 from testbed.model.images import Image
+from testbed.model.matrix import Matrix
 from testbed.model.names import HOST_LABEL, host_label
 from testbed.model.workloads import VariableName
 
@@ -210,6 +213,40 @@ class Nat(Located):
     vrf: VrfName | None = None
 
 
+class _ReturnPath(Located):
+    """Base of the two below: `returnPath: MODE` is short for `returnPath: {mode: MODE}`."""
+
+    vrf: VrfName | None = Field(
+        default=None, description="the VRF that replies shall take; default: that of the only link beside the default"
+    )
+    to: tuple[Destination4, ...] = Field(default=(), description="static: the prefixes of those who ask")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short(cls, value: Any) -> Any:
+        return {"mode": value} if isinstance(value, str) else value
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        made = handler.resolve_ref_schema(handler(schema))
+        return {"anyOf": [{"enum": made["properties"]["mode"]["enum"]}, made]}
+
+
+class HostReturnPath(_ReturnPath):
+    """How a reply of a host in several VRFs finds the one its request came in by (docs/return-path.md)."""
+
+    mode: Literal["none", "static", "rule-own-ip", "connmark"]
+
+
+class NodeReturnPath(_ReturnPath):
+    """How a reply that passes a Kubernetes node finds the VRF its request came in by (docs/return-path.md)."""
+
+    mode: Literal["none", "static", "rule-lb-ip", "rule-pod-ip", "connmark", "connmark-both", "ctorigdst"]
+    addresses: tuple[Destination4, ...] = Field(
+        default=(), description="rule-lb-ip, ctorigdst: load balancer addresses; default: those that Services have"
+    )
+
+
 class Leak(Located):
     """Routes that one of a router's VRFs has from another: just these prefixes, and only this way."""
 
@@ -248,6 +285,7 @@ class Host(_Node):
     gateway: str = Field(
         default="", description="'none', or the router on one of its links that its default route uses"
     )
+    return_path: HostReturnPath = HostReturnPath(mode="none")
 
 
 class KubernetesNode(_Node):
@@ -257,6 +295,7 @@ class KubernetesNode(_Node):
 
     kind: Literal["kubernetes"]
     labels: dict[LabelKey, LabelValue] = Field(default_factory=dict)
+    return_path: NodeReturnPath | None = Field(default=None, description="default: the cluster's")
 
 
 Node = Annotated[Router | Host | KubernetesNode, Field(discriminator="kind")]
@@ -348,9 +387,7 @@ class Cluster(Located):
     node_vrfs: tuple[VrfName, ...] = Field(
         default=(), description="VRFs of the lab that the nodes have as VRF devices of their own"
     )
-    return_path: Literal["none", "connmark"] = Field(
-        default="none", description="how a reply finds the VRF its request came in by"
-    )
+    return_path: NodeReturnPath = Field(default=NodeReturnPath(mode="none"), description="of each of its nodes")
 
 
 class FlowTarget(Located):
@@ -422,7 +459,7 @@ class Flow(Located):
     protocol: Literal["ssh", "http", "tcp", "udp", "icmp", "dns"]
     port: Port | None = Field(default=None, description="default: the Service's only port, else the protocol's own")
     family: Literal["IPv4", "IPv6"] = "IPv4"
-    expect: Literal["ok", "refused", "timeout", "unreachable"] = "ok"
+    expect: Literal["ok", "refused", "timeout", "reset", "unreachable"] = "ok"
     seen_as: Places = Field(default=(), description="whose address the server must have seen, any of these")
     answered_by: Places = Field(default=(), description="who must have answered, any of these")
     via: Names = Field(default=(), description="nodes that the packets must have passed")
@@ -460,3 +497,4 @@ class Lab(Located):
     images: tuple[Image, ...] = Field(default=(), description="more entries for the image catalogue")
     cluster: Cluster | None = None
     flows: tuple[Flow, ...] = ()
+    matrix: Matrix | None = None

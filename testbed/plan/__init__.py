@@ -18,7 +18,7 @@ NodeKind = Literal["router", "host", "switch", "kubernetes", "pod"]
 RouteKind = Literal["unicast", "blackhole", "unreachable", "prohibit"]
 RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct", "ipset", "ipvs"]
 SecretPart = Literal["private", "public"]
-Expectation = Literal["ok", "refused", "timeout", "unreachable"]
+Expectation = Literal["ok", "refused", "timeout", "reset", "unreachable"]
 Protocol = Literal["ssh", "http", "tcp", "udp", "icmp", "dns"]
 
 

@@ -12,8 +12,10 @@ timeout
     ETIMEDOUT, or a wait that ended: nobody said anything.
     EPERM: the packet filter of the source itself dropped the packet (TCP is not told of that, and waits).
     EINVAL: a `blackhole` route at the source, which is a silent drop wherever else it stands.
+reset
+    ECONNRESET: a TCP reset on a connection that had come about.
 error
-    Anything else: ECONNRESET on an established connection, say.
+    Anything else.
 
 Source: icmp_err_convert in net/ipv4/icmp.c, tab_unreach in net/ipv6/icmp.c, fib_props in net/ipv4/fib_semantics.c and
 nf_hook_slow in net/netfilter/core.c of Linux.
@@ -36,6 +38,7 @@ OUTCOMES: dict[int, Outcome] = {
     errno.ENONET: "unreachable",
     errno.EACCES: "unreachable",
     errno.EADDRNOTAVAIL: "unreachable",
+    errno.ECONNRESET: "reset",
     errno.ETIMEDOUT: "timeout",
     errno.EPERM: "timeout",
     errno.EINVAL: "timeout",
@@ -65,6 +68,7 @@ def failed(flow: Flow, error: OSError) -> Answer:
         "refused": f"{where} refused it",
         "unreachable": f"{where} is unreachable",
         "timeout": f"{where} did not answer",
+        "reset": f"{where} reset the connection",
         "error": f"the exchange with {where} broke off",
     }
     detail = sentences[outcome] + (f" ({reason})" if reason else "")

@@ -12,6 +12,7 @@ WISHES = {
     "ok": "an answer",
     "refused": "to be refused",
     "timeout": "no answer",
+    "reset": "the connection to be reset",
     "unreachable": "to be told that it is unreachable",
 }
 

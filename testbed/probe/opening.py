@@ -23,7 +23,7 @@ from testbed.runtime.base import Sockets
 
 # The least number of seconds to wait where an answer is expected: a lost first SYN is sent again after 1 s (RFC 6298,
 # section 2), and address resolution gives up, and says so, after 3 requests 1 s apart (RFC 4861, section 10).
-LEAST: dict[Expectation, float] = {"ok": 3.0, "refused": 3.0, "unreachable": 4.0, "timeout": 0.0}
+LEAST: dict[Expectation, float] = {"ok": 3.0, "refused": 3.0, "reset": 3.0, "unreachable": 4.0, "timeout": 0.0}
 
 # linux/tcp.h; Python names none of them.
 TCP_REPAIR, TCP_REPAIR_QUEUE, TCP_QUEUE_SEQ = 19, 20, 21

@@ -7,7 +7,7 @@ from typing import Literal
 
 from testbed.plan import Flow
 
-Outcome = Literal["ok", "refused", "timeout", "unreachable", "error"]
+Outcome = Literal["ok", "refused", "timeout", "reset", "unreachable", "error"]
 Place = tuple[str, str | None]
 """A node and one of its routing instances (None: the default one)."""
 
@@ -17,8 +17,9 @@ class Answer:
     """What the network answered to one question.
 
     Args:
-        outcome: as a Flow's expectation; `error` means that the packets came through, but the protocol failed
-            (authentication, a name that does not exist), or that the probe could not be carried out.
+        outcome: as a Flow's expectation (`reset`: a TCP connection came about and was reset); `error` means that the
+            packets came through, but the protocol failed (authentication, a name that does not exist), or that the
+            probe could not be carried out.
         detail: one sentence.
         seen_as: the address the server saw as its peer; empty: unknown.
         answered_by: the pod or host that answered; empty: unknown.

@@ -9,7 +9,8 @@ process with one thread, and is up in a few hundredths of a second, for a lab ma
            /clientip         the client's address:port       } answers them
            /status/N         the same JSON object with status N (200 to 599)
     TCP    any other line    the JSON object without the HTTP fields, as one line, for each line
-    UDP    any datagram      the same, sent from the address the datagram was sent to
+    UDP    any datagram      the same, sent from the address the datagram was sent to; with --plain-udp, as most
+                             programs do it, from the address of the interface that the way back leaves by
 
 NODE_NAME and POD_NAME in the environment give `node` (else the host's name) and `pod` (else empty). IPv4 clients of the
 dual-stack sockets are shown as IPv4. SIGTERM and SIGINT end the process with status 0.
@@ -28,9 +29,10 @@ import sys
 from collections.abc import Callable, Iterator
 
 USAGE = """\
-usage: echo.py [--port N]... [--udp-port N]... [--announce]
+usage: echo.py [--port N]... [--udp-port N]... [--plain-udp N]... [--announce]
   --port N      TCP port to listen on, repeatable; 0: any free one (default: 8080)
   --udp-port N  UDP port, repeatable; 0: any free one (default: the same as the TCP ports)
+  --plain-udp N a UDP port beside these, whose answers leave the choice of their source address to the kernel
   --announce    print the TCP ports, then the UDP ports, on one line each, once all are open
 """
 METHODS = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ", b"TRACE ", b"CONNECT ")
@@ -298,11 +300,22 @@ def answer_datagram(sock: socket.socket, events: int) -> None:  # noqa: ARG001 (
     try:
         _, controls, _, peer = sock.recvmsg(65535, 256)
         local, control = destination(controls)
-        port = sock.getsockname()[1]
-        told = facts(Ends(peer[0], peer[1], local, port))
-        sock.sendmsg([as_line(told)], control, 0, peer)
+        sock.sendmsg([answer_to(sock, peer, local)], control, 0, peer)
     except OSError:  # an ICMP error for an earlier answer, or no way to the client: nothing to be done for either
         return
+
+
+def answer_plainly(sock: socket.socket, events: int) -> None:  # noqa: ARG001 (an action)
+    """Answer one datagram as most programs do: the kernel chooses the source, by the way back to the client."""
+    try:
+        _, controls, _, peer = sock.recvmsg(65535, 256)
+        sock.sendto(answer_to(sock, peer, destination(controls)[0]), peer)
+    except OSError:
+        return
+
+
+def answer_to(sock: socket.socket, peer: tuple[str, int], local: str) -> bytes:
+    return as_line(facts(Ends(peer[0], peer[1], local, sock.getsockname()[1])))
 
 
 def destination(controls: list[tuple[int, int, bytes]]) -> tuple[str, list[tuple[int, int, bytes]]]:
@@ -369,9 +382,9 @@ def open_all(ports: list[int], udp_ports: list[int]) -> tuple[list[socket.socket
     return [stream for stream, _ in pairs], [datagram for _, datagram in pairs]
 
 
-def arguments(words: list[str]) -> tuple[list[int], list[int], bool]:
-    """TCP ports, UDP ports, whether to announce them. Raises ValueError (argparse would take longer than the rest)."""
-    numbers: dict[str, list[int]] = {"--port": [], "--udp-port": []}
+def arguments(words: list[str]) -> tuple[dict[str, list[int]], bool]:
+    """Ports by option, whether to announce them. Raises ValueError (argparse would take longer than the rest)."""
+    numbers: dict[str, list[int]] = {"--port": [], "--udp-port": [], "--plain-udp": []}
     announce = False
     rest: Iterator[str] = iter(words)
     for word in rest:
@@ -384,7 +397,7 @@ def arguments(words: list[str]) -> tuple[list[int], list[int], bool]:
             numbers[word].append(number)
         else:
             raise ValueError("unknown argument " + word)
-    return numbers["--port"] or [8080], numbers["--udp-port"], announce
+    return numbers, announce
 
 
 def end(number: int, frame: object) -> None:  # noqa: ARG001 (signal handlers get both)
@@ -396,12 +409,13 @@ def main(words: list[str]) -> int:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     try:
-        ports, udp_ports, announce = arguments(words)
+        ports, announce = arguments(words)
     except ValueError as error:
         sys.stderr.write(f"echo.py: {error}\n{USAGE}")
         return 2
     try:
-        streams, datagrams = open_all(ports, udp_ports)
+        streams, datagrams = open_all(ports["--port"] or [8080], ports["--udp-port"])
+        plain_ones = [bound(socket.SOCK_DGRAM, port) for port in ports["--plain-udp"]]
     except OSError as error:
         sys.stderr.write(f"echo.py: cannot listen: {error}\n")
         return 1
@@ -410,8 +424,10 @@ def main(words: list[str]) -> int:
         server.listen(sock, server.accept)
     for sock in datagrams:
         server.listen(sock, answer_datagram)
+    for sock in plain_ones:
+        server.listen(sock, answer_plainly)
     if announce:
-        for sockets in (streams, datagrams):
+        for sockets in (streams, [*datagrams, *plain_ones]):
             sys.stdout.write(" ".join(str(sock.getsockname()[1]) for sock in sockets) + "\n")
         sys.stdout.flush()
     server.serve()

@@ -11,6 +11,8 @@ import pytest
 from testbed.deploy import evidence
 from testbed.errors import TestbedError
 from testbed.load import lab as labs
+from testbed.load.cells import Cell
+from testbed.load.matrix import Variants
 from testbed.model.lab import Flow
 from testbed.probe.result import Verdict
 from testbed.pytest_plugin.labs import Labs, LiveLab, compiled, shown
@@ -18,7 +20,7 @@ from testbed.report.words import duration
 
 
 class LabFile(pytest.File):
-    """A lab file; its tests are the flows it declares."""
+    """A lab file; its tests are the flows it declares, then those of each cell of its matrix."""
 
     registry: Labs
 
@@ -28,8 +30,12 @@ class LabFile(pytest.File):
         file.registry = registry
         return file
 
-    def collect(self) -> Iterator[pytest.Item]:
-        """One item per flow. The lab is compiled here, so that what is wrong with it is an error of collection."""
+    def collect(self) -> Iterator[pytest.Item | pytest.Collector]:
+        """One item per flow, one collector per cell.
+
+        The lab is compiled here, so that what is wrong with it is an error of collection; the form it has in a cell is
+        compiled when that one's turn comes.
+        """
         try:
             source = labs.load(shown(self.path))
             compiled(source)
@@ -37,6 +43,39 @@ class LabFile(pytest.File):
             raise self.CollectError(str(error)) from None
         for flow in source.lab.flows:
             yield FlowItem.of(self, flow)
+        if source.lab.matrix is not None:
+            variants = Variants(shown(self.path))
+            for cell in variants.cells():
+                yield CellNode.of(self, variants, cell)
+
+
+class CellNode(pytest.Collector):
+    """A cell of a matrix; its tests are the matrix's flows, all asked when the first of them is run."""
+
+    variants: Variants
+    cell: Cell
+    file: LabFile
+    verdicts: dict[str, Verdict]
+
+    @classmethod
+    def of(cls, parent: LabFile, variants: Variants, cell: Cell) -> CellNode:
+        node: CellNode = cls.from_parent(parent, name=cell.name)
+        node.variants, node.cell, node.file = variants, cell, parent
+        node.extra_keyword_matches.update(value for _, value in cell.values)
+        node.verdicts = {}
+        return node
+
+    def collect(self) -> Iterator[pytest.Item]:
+        by_name = {flow.name: flow for flow in self.variants.lab.flows}
+        for name in self.variants.matrix.flows:
+            yield CellItem.of(self, by_name[name])
+
+    def verdict(self, flow: str) -> tuple[LiveLab, Verdict]:
+        """The lab in the form of this cell, and the verdict of one of its flows."""
+        lab = self.file.registry.up(self.file.path, self.variants, self.cell)
+        if not self.verdicts:
+            self.verdicts = {verdict.flow.name: verdict for verdict in lab.test()}
+        return lab, self.verdicts[flow]
 
 
 class FlowItem(pytest.Item):
@@ -47,9 +86,9 @@ class FlowItem(pytest.Item):
     lab: LiveLab
 
     @classmethod
-    def of(cls, parent: LabFile, flow: Flow) -> FlowItem:
+    def of(cls, parent: LabFile | CellNode, flow: Flow) -> FlowItem:
         item: FlowItem = cls.from_parent(parent, name=flow.name)
-        item.flow, item.file = flow, parent
+        item.flow, item.file = flow, parent if isinstance(parent, LabFile) else parent.file
         item.extra_keyword_matches.add(flow.protocol)
         return item
 
@@ -61,7 +100,10 @@ class FlowItem(pytest.Item):
         self.lab = self.file.registry.up(self.path)
 
     def runtest(self) -> None:
-        verdict = self.lab.test(self.name)[0]
+        self.report(self.lab.test(self.name)[0])
+
+    def report(self, verdict: Verdict) -> None:
+        """Keep what reports say of it; raises FlowFailedError for a flow that is not as expected."""
         self.file.registry.record(self.lab, verdict)
         self.user_properties += [(name, value) for name, value in _facts(verdict).items() if value]
         if not verdict.passed:
@@ -73,6 +115,19 @@ class FlowItem(pytest.Item):
         if isinstance(excinfo.value, FlowFailedError | TestbedError):
             return str(excinfo.value)
         return str(super().repr_failure(excinfo, style))
+
+
+class CellItem(FlowItem):
+    """A flow in a cell of a matrix."""
+
+    verdict: Verdict
+
+    def setup(self) -> None:
+        assert isinstance(self.parent, CellNode)
+        self.lab, self.verdict = self.parent.verdict(self.name)
+
+    def runtest(self) -> None:
+        self.report(self.verdict)
 
 
 class FlowFailedError(Exception):

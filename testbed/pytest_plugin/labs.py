@@ -16,8 +16,10 @@ from testbed.compile import compile_lab
 from testbed.deploy import apply
 from testbed.errors import InputError, NoSuchNodeError, Problem, TestbedError, UnsupportedError
 from testbed.load import lab as labs
+from testbed.load.cells import Cell
 from testbed.load.document import Document
 from testbed.load.explain import suggest
+from testbed.load.matrix import Variants
 from testbed.load.yaml import validate
 from testbed.model.lab import Flow
 from testbed.plan import Flow as Question
@@ -76,11 +78,13 @@ class LiveLab:
 
     Args:
         source: the lab file and all that belongs to it; None for a containerlab topology. plan: what was made of it.
+        form: the cell of the lab's matrix whose form it has; empty: that of the file.
     """
 
     session: Session
     source: labs.Loaded | None
     plan: Plan
+    form: str = ""
 
     @property
     def name(self) -> str:
@@ -196,20 +200,28 @@ class Labs:
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         return (self._config.getoption("--testbed-name") or own) + (f"-{worker}" if worker else "")
 
-    def up(self, path: Path) -> LiveLab:
+    def up(self, path: Path, variants: Variants | None = None, cell: Cell | None = None) -> LiveLab:
         """The lab of a lab file, up.
 
         One that runs already, as the file describes it, is left as it is; where it is different, the difference is
         applied. Ends the current test when the lab cannot be had: skipped when the machine lacks something.
+
+        Args:
+            variants, cell: the cell of the lab's matrix whose form it shall have; None: the form of the file.
         """
+        form = cell.name if cell else ""
         require(self._config, "netns")
         try:
-            source = None if path.name.endswith(TOPOLOGIES) else labs.load(shown(path))
+            source = None
+            if not path.name.endswith(TOPOLOGIES):
+                source = variants.load(cell) if variants and cell else labs.load(shown(path))
             plan = topology(shown(path)) if source is None else compiled(source)
             name = self.name(plan.name)
             self._claim(name, path)
-            if name not in self._labs:
-                self._labs[name] = self._bring_up(dataclasses.replace(plan, name=name), source)
+            if name not in self._labs or self._labs[name].form != form:
+                before = self._labs.pop(name, None)
+                plan = dataclasses.replace(plan, name=name)
+                self._labs[name] = self._bring_up(plan, source, form, switch=bool(form or before))
         except TestbedError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
         return self._labs[name]
@@ -223,32 +235,38 @@ class Labs:
         if name in self._failures:
             pytest.fail(f"lab {name} did not come up before: {self._failures[name]}", pytrace=False)
 
-    def _bring_up(self, plan: Plan, source: labs.Loaded | None) -> LiveLab:
+    def _bring_up(self, plan: Plan, source: labs.Loaded | None, form: str, *, switch: bool) -> LiveLab:
         name = plan.name
         if reason := missing_programs(plan):
             not_run(self._config, "programs", reason)
-        session = self._sessions[name] = Session(name)
+        if name not in self._sessions:
+            self._sessions[name] = Session(name)
+        session = self._sessions[name]
         before = apply.stored_plan(session.directory) if session.exists else None
-        if before is None:
+        if before is None and session not in self._ours:
             self._ours.append(session)
         if before != plan:
-            self._apply(session, plan)
-        return LiveLab(session, source, plan)
+            self._apply(session, plan, switch=switch)
+        return LiveLab(session, source, plan, form)
 
-    def _apply(self, session: Session, plan: Plan) -> None:
+    def _apply(self, session: Session, plan: Plan, *, switch: bool) -> None:
         lacking = ""
         try:
-            session.up(plan)
+            session.switch(plan) if switch else session.up(plan)
         except UnsupportedError as error:
             lacking = str(error)
         except TestbedError as error:
-            self._failures[session.name] = str(error)
+            if not switch:  # the next form may well come up
+                self._failures[session.name] = str(error)
             raise
         if lacking:
             not_run(self._config, "kernel", lacking)
 
     def record(self, lab: LiveLab, verdict: Verdict) -> None:
-        """Keep a flow's verdict for the report of the run."""
+        """Keep a flow's verdict for the report of the run; in a cell of a matrix, under the cell's name, too."""
+        if lab.form:
+            flow = dataclasses.replace(verdict.flow, name=f"{lab.form}: {verdict.flow.name}")
+            verdict = dataclasses.replace(verdict, flow=flow)
         self._verdicts.setdefault(lab.name, {})[verdict.flow.name] = verdict
 
     def sections(self) -> list[LabSection]:

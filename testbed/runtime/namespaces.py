@@ -20,7 +20,7 @@ from testbed.run import CLONE_NEWNET, network_namespace
 from testbed.runtime import kernel, netlink
 
 NETLINK_NETFILTER = 12  # Linux include/uapi/linux/netlink.h, and nfnetlink.h for the next two
-NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_GET_STATS = 1, 5
+NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_DELETE, IPCTNL_MSG_CT_GET_STATS = 1, 2, 5
 LOOPBACK = 1  # the index of lo in every namespace
 # The first index that we choose. Where tunnel modules are loaded, the kernel gives every new namespace a tunl0, a gre0
 # and so on, with the indexes after lo's (Linux net/ipv4/ip_tunnel.c, ip_tunnel_init_net).
@@ -239,6 +239,23 @@ def load_ipvs(descriptor: int) -> None:
             kernel.ipvs()
         except OSError as error:
             raise DeployError(f"kube-proxy's mode ipvs: {error.strerror}") from None
+
+
+def forget_connections(descriptor: int, where: str) -> None:
+    """Empty the table of tracked connections of a network namespace; running ones are tracked anew with their next
+    packet, but for what NAT had made of them.
+
+    Raises:
+        DeployError: the kernel refused (it has no connection tracking).
+    """
+    # Without a tuple all entries are deleted (ctnetlink_del_conntrack in net/netfilter/nf_conntrack_netlink.c).
+    kind = NFNL_SUBSYS_CTNETLINK << 8 | IPCTNL_MSG_CT_DELETE
+    request = struct.pack("=IHHIIBBH", 20, kind, 0x5, 1, 0, 0, 0, 0)
+    with open_socket(descriptor, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as channel:
+        channel.send(request)
+        (number,) = struct.unpack_from("=i", channel.recv(1 << 16), 16)  # struct nlmsgerr
+    if number:
+        raise DeployError(f"{where}: the table of connections was not emptied: {os.strerror(-number)}")
 
 
 def raise_links(network: Network) -> list[netlink.Message]:

@@ -299,6 +299,21 @@ def test_udp_port_of_its_own(ports):
         assert len(streams) == len(datagrams) == 1
 
 
+@pytest.mark.parametrize(("option", "source"), [("--udp-port", "127.0.0.2"), ("--plain-udp", "127.0.0.1")])
+def test_source_address_of_an_answer(option, source):
+    """Asked by 127.0.0.2, it answers from there, or from where the way to the client begins."""
+    with (
+        started("--port", "0", "--udp-port", "0", option, "0") as (_, (_, datagrams)),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.settimeout(5)
+        sock.bind(("127.0.0.1", 0))
+        sock.sendto(b"x", ("127.0.0.2", datagrams[-1]))
+        data, peer = sock.recvfrom(65536)
+    assert peer == (source, datagrams[-1])
+    assert json.loads(data)["local"] == "127.0.0.2"
+
+
 def test_names_default_to_the_host(port):
     with started("--port", "0", env={}) as (_, announced):
         told = json.loads(talk(announced[0][0], b"\n"))
@@ -313,7 +328,9 @@ def test_signals_end_it(number):
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--port"], ["--port", "x"], ["--port", "65536"], ["--udp-port", "-1"], ["--tls"]], ids=" ".join
+    "arguments",
+    [["--port"], ["--port", "x"], ["--port", "65536"], ["--udp-port", "-1"], ["--plain-udp"], ["--tls"]],
+    ids=" ".join,
 )
 def test_wrong_arguments_are_refused(arguments):
     done = subprocess.run(

@@ -61,6 +61,12 @@ class FakeSession:
             raise self.machine.refusal
         self.machine.running[self.name] = plan
 
+    def switch(self, plan: Plan) -> None:
+        self.machine.log.append(f"switch {self.name}")
+        if self.machine.refusal:
+            raise self.machine.refusal
+        self.machine.running[self.name] = plan
+
     def down(self) -> None:
         self.machine.log.append(f"down {self.name}")
         self.machine.running.pop(self.name, None)
@@ -80,7 +86,7 @@ class FakeSession:
         return [f"why: {flow.source} knows why"]
 
     def test(self, names: tuple[str, ...]) -> list[Verdict]:
-        flows = [flow for flow in self.machine.running[self.name].flows if flow.name in names]
+        flows = [flow for flow in self.machine.running[self.name].flows if flow.name in names or not names]
         return [verdict(flow, flow.name in self.machine.failing) for flow in flows]
 
 
@@ -149,6 +155,65 @@ def test_what_is_wrong_with_a_lab_is_an_error_with_its_place(pytester, machine, 
     result.assert_outcomes(errors=1)
     result.stdout.fnmatch_lines(["labs/small/lab.yaml:10:31: no node 'h3' (choose from h1, h2)"])
     result.stdout.no_fnmatch_line("*Traceback*")
+
+
+# --- matrix -----------------------------------------------------------------------------------------------------------
+
+MATRIX = """\
+matrix:
+  flows: [web]
+  axes:
+    mtu: {small: {lab: {links: [{endpoints: [h1, h2], mtu: 1300}]}}, large: {}}
+    port: {open: {}, shut: {}}
+  expect:
+    - {when: {port: open}, flows: {web: {expect: ok}}}
+    - {when: {port: shut}, flows: {web: {expect: refused}}}
+"""
+
+
+def test_every_flow_of_every_cell_is_an_item(pytester, machine, folder):
+    folder.write_text(LAB + MATRIX)
+    result = pytester.runpytest("--collect-only", "-q", "labs")
+    cells = ("small-open", "small-shut", "large-open", "large-shut")
+    items = ["ping", "web", *(f"{cell}::web" for cell in cells)]
+    result.stdout.fnmatch_lines([*(f"labs/small/lab.yaml::{item}" for item in items), "6 tests collected*"])
+    result = pytester.runpytest("--collect-only", "-q", "labs", "-k", "large and shut")
+    result.stdout.fnmatch_lines(["labs/small/lab.yaml::large-shut::web", "1/6 tests collected*"])
+
+
+def test_the_lab_is_changed_from_cell_to_cell(pytester, machine, folder):
+    folder.write_text(LAB + MATRIX)
+    pytester.makepyfile(
+        """
+        import pytest
+
+        @pytest.mark.lab("labs/small")
+        def test_in_the_form_of_the_file(lab):
+            assert lab.form == "" and len(lab.plan.flows) == 2
+        """
+    )
+    result = pytester.runpytest("labs", ".")
+    result.assert_outcomes(passed=7)
+    assert machine.log == ["up small", *["switch small"] * 5, "down small", "close small"]
+
+
+def test_a_cell_that_fails_and_one_that_is_not_run(pytester, machine, folder):
+    folder.write_text(LAB + MATRIX)
+    machine.failing = {"web"}
+    result = pytester.runpytest("labs/small/lab.yaml::small-open")
+    result.assert_outcomes(failed=1)
+    result.stdout.fnmatch_lines(["  expected an answer, but nothing came back within 1 s"])
+    machine.refusal = UnsupportedError("the kernel lacks it")
+    result = pytester.runpytest("labs/small/lab.yaml::small-open")
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines(["1: the kernel lacks it"])
+
+
+def test_what_is_wrong_with_a_cell_is_told_in_its_turn(pytester, machine, folder):
+    folder.write_text(LAB + MATRIX.replace("mtu: 1300", "mtu: 10"))
+    result = pytester.runpytest("labs")
+    result.assert_outcomes(passed=4, errors=2)
+    result.stdout.fnmatch_lines(["labs/small/lab.yaml:*: in the cell small-open: lab.links*mtu: must be at least 68*"])
 
 
 # --- verdicts ---------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from testbed.compile.kube.metallb_alloc import allocate, assigned
 from testbed.compile.kube.metallb_announce import Announcements, announce
 from testbed.compile.kube.metallb_config import Config as MetalLBConfig
 from testbed.compile.kube.metallb_config import read as read_metallb
+from testbed.compile.kube.return_paths import return_path_problems
 from testbed.compile.kube.service_checks import check
 from testbed.compile.kube.services import api_service, completed
 from testbed.compile.kube.uplinks import uplink_problems
@@ -116,6 +117,7 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
     config, found = "", []
     if cluster.provider == "embedded":
         config, found = ingress.nginx(manifests.of(Ingress), manifests.of(IngressClass), services, slices)
+        found += return_path_problems(lab, cluster, topology, services)
     _stop([*allocation.problems, *announcements.problems, *calico_check.problems(bgp), *found])
     hosts = {node.name: internal_ip(node) for node in nodes}
     return Built(

@@ -13,9 +13,10 @@ from testbed.compile.kube.cluster import Built, pod_node
 from testbed.compile.kube.instances import PodInstance
 from testbed.compile.kube.kube_proxy.config import ProxyConfig
 from testbed.compile.kube.kube_proxy.planned import Planned, planned
-from testbed.compile.kube.uplinks import default_uplink, uplinks
-from testbed.compile.return_path import ReturnPath, connmark
+from testbed.compile.kube.return_paths import node_return_path
+from testbed.compile.kube.uplinks import default_uplink
 from testbed.compile.routers import interfaces
+from testbed.compile.uplinks import uplinks
 from testbed.model import kube
 from testbed.render import environment
 
@@ -31,7 +32,7 @@ def node_plan(built: Built, name: str) -> plan.Node:
     node = built.lab.nodes[name]
     own = built.pods_on(name)
     networks = {pod.key: _network(built, pod) for pod in own if not pod.host_network}
-    path = _return_path(built, name)
+    path = node_return_path(built.lab, built.cluster, built.topology, built.services, name)
     proxy = _kube_proxy(built, name)
     cali = [plan.Interface(network.host_interface, addresses=(), mac=network.host_mac) for network in networks.values()]
     routes = [*_default_routes(built, name), *path.routes]
@@ -77,13 +78,6 @@ def _default_routes(built: Built, name: str) -> Iterable[plan.Route]:
     for route in built.cluster.routes:
         uplink = next(entry for entry in uplinks(built.lab, built.topology, name) if entry.vrf == route.vrf)
         yield plan.Route(route.to, via=uplink.gateway, dev=uplink.interface)
-
-
-def _return_path(built: Built, name: str) -> ReturnPath:
-    if built.cluster.return_path == "none":
-        return ReturnPath()
-    default = default_uplink(built.lab, built.topology, name)
-    return connmark([uplink for uplink in uplinks(built.lab, built.topology, name) if uplink != default])
 
 
 def _network(built: Built, pod: PodInstance) -> PodNetwork:

@@ -14,9 +14,9 @@ from typing import Any
 from testbed import plan
 from testbed.compile import sysctls
 from testbed.compile.kube.cluster import Built
-from testbed.compile.kube.uplinks import uplinks
-from testbed.compile.return_path import MOST_UPLINKS, connmark
+from testbed.compile.return_path import MOST_UPLINKS, connmark, ways
 from testbed.compile.routers import interfaces
+from testbed.compile.uplinks import uplinks
 from testbed.errors import Problem
 from testbed.load.kind import SCHEME
 from testbed.load.manifests import Manifests
@@ -43,7 +43,7 @@ def node_plan(built: Built, name: str) -> plan.Node:
         plan.Route(route.to, via=by_vrf[route.vrf].gateway, dev=by_vrf[route.vrf].interface)
         for route in built.cluster.routes
     ]
-    back = connmark(own if built.cluster.return_path == "connmark" else ())
+    back = connmark(ways(own, None) if built.cluster.return_path.mode == "connmark" else ())
     node = built.lab.nodes[name]
     return plan.Node(
         name=name,
@@ -159,13 +159,29 @@ def _labels(lab: Lab) -> Iterator[Problem]:
 
 
 def _uplinks(lab: Lab, cluster: Cluster) -> Iterator[Problem]:
-    if cluster.return_path != "connmark":
+    yield from _return_paths(lab, cluster)
+    if cluster.return_path.mode != "connmark":
         return
     for name, node in lab.nodes.items():
         links = sum(len(link.instances) for link in lab.links if name in {end.node for end in link.ends})
         if isinstance(node, KubernetesNode) and links > MOST_UPLINKS:
             message = f"{name} has {links} links, and returnPath connmark tells {MOST_UPLINKS} apart with kind"
             yield Problem(message, cluster.origin.at("returnPath"))
+
+
+def _return_paths(lab: Lab, cluster: Cluster) -> Iterator[Problem]:
+    policy = cluster.return_path
+    if policy.mode not in ("none", "connmark"):
+        message = f"returnPath {policy.mode} is not supported yet for a cluster of kind's"
+        yield Problem(message, policy.origin.at("mode"), "use connmark, or provider: embedded")
+    for field in ("vrf", "to", "addresses"):
+        if field in policy.model_fields_set:
+            message = f"returnPath.{field} is not supported yet for a cluster of kind's"
+            yield Problem(message, policy.origin.at(field), "leave it out")
+    for node in lab.nodes.values():
+        if isinstance(node, KubernetesNode) and node.return_path is not None:
+            message = "a returnPath of a node's own is not supported yet for a cluster of kind's"
+            yield Problem(message, node.origin.at("returnPath"), "state it for the cluster")
 
 
 def _images(cluster: Cluster) -> Iterator[Problem]:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from testbed.compile import vrf_devices
-from testbed.compile.return_path import Uplink
 from testbed.compile.topology import Topology, kubernetes_nodes
+from testbed.compile.uplinks import Uplink
 from testbed.errors import Problem
 from testbed.model.lab import Cluster, Lab
 from testbed.plan import MAIN_TABLE, Route, Rule

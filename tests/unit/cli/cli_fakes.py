@@ -52,6 +52,8 @@ class FakeSession:
     def whole(self) -> bool:
         return self.name in self.machine.labs
 
+    exists = whole
+
     @property
     def plan(self) -> Plan:
         if not self.whole:
@@ -84,6 +86,14 @@ class FakeSession:
         self.machine.labs[self.name] = plan
         return change
 
+    def switch(self, plan: Plan, *, timeout: float) -> PlanDiff:
+        self.machine.done.append(("switch", self.name, timeout))
+        if self.machine.up_error:
+            raise self.machine.up_error
+        change = diff(self.stored(), plan)
+        self.machine.labs[self.name] = plan
+        return change
+
     def down(self) -> bool:
         there = self.machine.labs.pop(self.name, None) is not None or self.name in self.machine.left_over
         self.machine.done.append(("down", self.name))
@@ -96,7 +106,7 @@ class FakeSession:
                 raise ProbeError(f"lab {self.name} has no flow {name!r}")
         return [known[name] for name in names or known]
 
-    def test(self, names: Sequence[str], on_verdict: Callable[[Verdict], None]) -> list[Verdict]:
+    def test(self, names: Sequence[str] = (), on_verdict: Callable[[Verdict], None] = lambda _: None) -> list[Verdict]:
         verdicts = []
         for flow in self.chosen(names):
             outcome = self.machine.answers.get(flow.name, "ok")

@@ -45,7 +45,7 @@ def plan_of(name: str, running_as: str = "", vrf_driver: VrfDriver = "netns") ->
 def readable(text: str) -> str:
     """A Plan's JSON without the texts of the project's own programs, which change for reasons of their own."""
     for program in sorted((PACKAGE / "programs").glob("*.py")):
-        if content := program.read_text():
+        if len(content := program.read_text()) > 100:  # a package's own module is next to empty
             text = text.replace(json.dumps(content, ensure_ascii=False)[1:-1], f"{{programs/{program.name}}}")
     return text
 
@@ -63,7 +63,7 @@ def test_golden_routers_with_vrf_devices(golden: Callable[[Path, str], None]) ->
 
 
 def test_every_lab_has_a_golden_plan() -> None:
-    assert NAMES == ["edge", "two-routers"]
+    assert NAMES == ["edge", "two-routers", "vrf-host", "vrf-return-path"]
     assert sorted(path.stem for path in GOLDEN.glob("*.json")) == NAMES
 
 

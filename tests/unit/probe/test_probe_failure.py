@@ -38,9 +38,10 @@ FLOW = Flow("f", "client", "10.0.0.1", "tcp", 80)
         ),
         (
             errno.ECONNRESET,
-            "error",
-            "the exchange with 10.0.0.1 port 80 broke off (Connection reset by peer, ECONNRESET)",
+            "reset",
+            "10.0.0.1 port 80 reset the connection (Connection reset by peer, ECONNRESET)",
         ),
+        (errno.EPIPE, "error", "the exchange with 10.0.0.1 port 80 broke off (Broken pipe, EPIPE)"),
     ],
 )
 def test_errno(number, outcome, detail):

@@ -21,6 +21,7 @@ PASSES = {
     "nothing but the outcome is checked": ({}, {"seen_as": "10.9.9.9", "answered_by": "any"}),
     "refused": ({"expect": "refused"}, {"outcome": "refused", "status": 0}),
     "timeout": ({"expect": "timeout"}, {"outcome": "timeout", "status": 0}),
+    "reset": ({"expect": "reset"}, {"outcome": "reset", "status": 0}),
     "unreachable": ({"expect": "unreachable"}, {"outcome": "unreachable", "status": 0}),
     "contents are not looked at where none is expected": (
         {"expect": "refused", "seen_as": ("10.0.0.2",), "status": 200, "output": "x"},

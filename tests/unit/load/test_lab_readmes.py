@@ -1,0 +1,83 @@
+"""The truth tables in the READMEs of labs are the ones their matrices assert."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from testbed.load.cells import cells, row_of
+from testbed.load.matrix import Variants
+from testbed.load.shipped import labs_folder
+
+Table = dict[tuple[str, str], str]
+"""(first column, heading) → cell."""
+
+ROWS = {
+    "Cluster, pod on n1": ("Cluster", "pod-n1"),
+    "Cluster, pod on n2": ("Cluster", "pod-n2"),
+    "Cluster, hostNetwork on n1": ("Cluster", "host-n1"),
+    "Local, pod on n1": ("Local", "pod-n1"),
+    "Local, pod on n2": ("Local", "pod-n2"),
+    "Local, hostNetwork on n1": ("Local", "host-n1"),
+}
+ADDRESSES = {"vrf1": "n1 eth0", "vrf2": "n1 eth1"}
+
+
+def tables(lab: str) -> list[Table]:
+    """The tables of a README, in order."""
+    found: list[Table] = []
+    heads: list[str] = []
+    for line in Path(labs_folder(), lab, "README.md").read_text().splitlines():
+        fields = [field.strip() for field in line.strip("|").split("|")]
+        if not line.startswith("|"):
+            heads = []
+        elif not heads:
+            heads = fields
+            found.append({})
+        elif set(fields[0]) != {"-"}:
+            found[-1] |= {(fields[0], head): cell for head, cell in zip(heads[1:], fields[1:], strict=True)}
+    return found
+
+
+def told(fields: dict[str, Any]) -> str:
+    """An expectation as the tables have it."""
+    seen = fields.get("seenAs")
+    if seen is None:
+        assert fields["expect"] in ("timeout", "reset")
+        return "–"
+    return ADDRESSES[seen["vrf"]] if isinstance(seen, dict) else seen
+
+
+@pytest.mark.parametrize(("table", "modes"), [(0, ("iptables", "nftables")), (1, ("ipvs",))])
+def test_vrf_return_path(table: int, modes: tuple[str, ...]) -> None:
+    matrix = Variants(str(labs_folder() / "vrf-return-path")).matrix
+    known = tables("vrf-return-path")[table]
+    compared = 0
+    for cell in cells(matrix):
+        values = dict(cell.values)
+        if values["kubeProxyMode"] not in modes:
+            continue
+        row = next(text for text, key in ROWS.items() if key == (values["externalTrafficPolicy"], values["backend"]))
+        found = row_of(matrix, cell)
+        assert found
+        texts = [told(found[1].flows[flow]) for flow in ("tcp", "udp")]
+        text = texts[0] if texts[0] == texts[1] else " / ".join(texts)
+        assert known[row, values["returnPath"]] == text, cell.name
+        compared += 1
+    assert compared == len(known) * len(modes) == 42 * len(modes)
+
+
+@pytest.mark.parametrize("table", [0, 1], ids=["English", "Chinese"])
+def test_vrf_host(table: int) -> None:
+    matrix = Variants(str(labs_folder() / "vrf-host")).matrix
+    cells_found = list(tables("vrf-host")[table].values())
+    expected = []
+    for flow in matrix.flows:
+        for cell in cells(matrix):
+            found = row_of(matrix, cell)
+            assert found
+            expected.append(told(found[1].flows[flow]))
+    assert [text.strip("*") for text in cells_found] == expected
+    assert len(expected) == 16
