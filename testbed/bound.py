@@ -22,6 +22,7 @@ from collections.abc import Callable, Iterator
 
 from testbed.errors import UnsupportedError
 
+CLONE_NEWNET = 0x40000000
 # linux/seccomp.h
 SET_MODE_FILTER, FLAG_NEW_LISTENER = 1, 1 << 3
 RET_USER_NOTIF, RET_ALLOW = 0x7FC00000, 0x7FFF0000
@@ -36,11 +37,14 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
-def sockets_bound_to(device: str) -> Iterator[Callable[[], None] | None]:
+def sockets_bound_to(device: str, network: int | None = None) -> Iterator[Callable[[], None] | None]:
     """Bind the IP sockets of a program that is started inside the block to a VRF device.
 
     Args:
-        device: its name, in the calling thread's network namespace; empty: bind nothing.
+        device: its name; empty: bind nothing.
+        network: descriptor of the network namespace that it is in; None: the calling thread's.
+
+    Not to be entered by a thread that has entered a pid namespace: it can start no other (setns(2)).
 
     Yields:
         What the program's process calls between fork and exec; None: nothing.
@@ -55,7 +59,7 @@ def sockets_bound_to(device: str) -> Iterator[Callable[[], None] | None]:
     if machine not in MACHINES:
         raise UnsupportedError(f"sockets of a program cannot be bound to VRF {device} on {machine}")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    server = threading.Thread(target=_serve, args=(ours, device), name=f"sockets of VRF {device}", daemon=True)
+    server = threading.Thread(target=_serve, args=(ours, device, network), name=f"sockets of VRF {device}", daemon=True)
     server.start()
     try:
         yield lambda: _install(theirs, *MACHINES[machine])
@@ -88,8 +92,13 @@ def _install(channel: socket.socket, architecture: int, socket_call: int, seccom
     os.close(listener)
 
 
-def _serve(channel: socket.socket, device: str) -> None:
-    """Make the sockets that the program, and what it starts, ask for; until the other end of the channel is closed."""
+def _serve(channel: socket.socket, device: str, network: int | None) -> None:
+    """Make the sockets that the program, and what it starts, ask for; until the other end of the channel is closed.
+
+    Where the network cannot be entered, making them fails, for there is no such device.
+    """
+    if network is not None:
+        _libc.setns(network, CLONE_NEWNET)
     _, listeners, _, _ = socket.recv_fds(channel, 16, 1)
     for listener in listeners:
         poll = select.poll()

@@ -125,6 +125,11 @@ def _elsewhere(enter: Callable[[], None], work: Callable[[], _Result]) -> _Resul
     return results[0]
 
 
+def _bound(namespaces: Namespaces | None) -> contextlib.AbstractContextManager[Callable[[], None] | None]:
+    """What binds a program's sockets to the device of a VRF, where the node has one."""
+    return sockets_bound_to(namespaces.device, namespaces.net) if namespaces else sockets_bound_to("")
+
+
 def run(
     argv: Sequence[str],
     *,
@@ -154,25 +159,25 @@ def run(
         UnsupportedError: the program is not installed.
     """
 
-    def work() -> subprocess.CompletedProcess[str]:
-        with sockets_bound_to(namespaces.device if namespaces else "") as before_exec:
-            return subprocess.run(  # noqa: S603 - argument list, never a shell
-                list(argv),
-                input=stdin,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                env=dict(ENVIRONMENT if env is None else env),
-                timeout=stretched(timeout),
-                check=False,
-                preexec_fn=before_exec,
-                pass_fds=keep,
-            )
+    def work(before_exec: Callable[[], None] | None) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(  # noqa: S603 - argument list, never a shell
+            list(argv),
+            input=stdin,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            env=dict(ENVIRONMENT if env is None else env),
+            timeout=stretched(timeout),
+            check=False,
+            preexec_fn=before_exec,
+            pass_fds=keep,
+        )
 
     where = namespaces.node if namespaces else ""
     try:
         enter = partial(_enter, namespaces) if namespaces else apart
-        done = _elsewhere(enter, work) if enter else work()
+        with _bound(namespaces) as before_exec:
+            done = _elsewhere(enter, partial(work, before_exec)) if enter else work(before_exec)
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     except subprocess.TimeoutExpired:
@@ -207,17 +212,14 @@ def attach(argv: Sequence[str], namespaces: Namespaces | None = None, env: Mappi
     """
     terminal = {"TERM": os.environ.get("TERM", "dumb")}
 
-    def work() -> int:
+    def work(before_exec: Callable[[], None] | None) -> int:
         environment = dict(ENVIRONMENT | terminal if env is None else env)
-        with (
-            sockets_bound_to(namespaces.device if namespaces else "") as before_exec,
-            subprocess.Popen(list(argv), env=environment, preexec_fn=before_exec) as process,  # noqa: S603 - no shell
-        ):
+        with subprocess.Popen(list(argv), env=environment, preexec_fn=before_exec) as process:  # noqa: S603 - no shell
             return process.wait()
 
     try:
-        with _leave_keys_to_the_program():
-            status = inside(namespaces, work) if namespaces else work()
+        with _leave_keys_to_the_program(), _bound(namespaces) as before_exec:
+            status = inside(namespaces, partial(work, before_exec)) if namespaces else work(before_exec)
     except FileNotFoundError:
         raise UnsupportedError(f"{argv[0]} is not installed") from None
     return 128 - status if status < 0 else status
