@@ -257,7 +257,7 @@ def test_a_lab_of_that_name_of_somebody_else_is_refused(fake_engine: FakeEngine,
 def test_what_a_container_is(fake_engine: FakeEngine, deployed: list[str], golden: Callable[[Path, str], None]) -> None:
     runtime = ContainerlabRuntime("edge")
     made(runtime, plan_of("h1"), {"r1", "h1"})
-    folder = Path(__file__).resolve().parents[2] / "golden" / "export" / "containerlab"
+    folder = Path(__file__).resolve().parents[2] / "golden" / "export" / "containerlab-runtime"
     golden(folder / "runtime.clab.yml", deployed[0].replace(str(runtime.directory), "{lab's folder}"))
 
 
