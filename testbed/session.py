@@ -48,7 +48,7 @@ from testbed.trace.tracer import Trace, Tracer
 
 if TYPE_CHECKING:
     from testbed.model.lab import Lab
-    from testbed.report.page import LabSection
+    from testbed.report.page import FlowSection, LabSection
 
 RUNTIMES: dict[str, type[NetnsRuntime | KindNodesRuntime | ContainerlabRuntime]] = {
     "netns": NetnsRuntime,
@@ -342,19 +342,29 @@ class Session:
         return versions(self.plan, self.runtime)
 
     def report_section(self, verdicts: Sequence[Verdict]) -> LabSection:
-        """The lab as it is now with these verdicts, for a report; what the lab says about flows that failed."""
+        """The lab as it is now with these verdicts, for a report; each flow is asked once more, and followed."""
+        from testbed.report.page import lab_section
+
+        return lab_section(
+            self.status(), self.plan, self.runtime.name, [self._section(verdict) for verdict in verdicts]
+        )
+
+    def _section(self, verdict: Verdict) -> FlowSection:
+        """A flow's verdict with the walk of its packets, and what the lab says of it where it failed."""
         from testbed.deploy import evidence
-        from testbed.report.page import FlowSection, lab_section
+        from testbed.report.page import FlowSection
+        from testbed.report.picture import drawing
+        from testbed.report.sequence import sequence
+        from testbed.report.walks import nodes_passed, walk_lines
 
         plan = self.plan
-        flows = [
-            FlowSection(
-                verdict,
-                evidence=() if verdict.passed else tuple(evidence.gather(plan, self.runtime, verdict.flow)),
-            )
-            for verdict in verdicts
-        ]
-        return lab_section(self.status(), plan, self.runtime.name, flows)
+        said = () if verdict.passed else tuple(evidence.gather(plan, self.runtime, verdict.flow))
+        try:
+            trace = self.trace(verdict.flow)
+        except (TestbedError, OSError) as error:
+            return FlowSection(verdict, (f"its packets could not be followed: {error}",), evidence=said)
+        path = tuple(nodes_passed(plan, trace.walk))
+        return FlowSection(verdict, tuple(walk_lines(trace)), path, drawing(sequence(trace), alone=False), said)
 
     def outline(self) -> Outline:
         """The lab in a few words. Cheap."""

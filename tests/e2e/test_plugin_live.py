@@ -46,7 +46,8 @@ def test_a_page_holds_the_flows_and_what_was_not_run(pytester, folder):
     result.assert_outcomes(passed=3, skipped=1)
     page = (pytester.path / "page.html").read_text()
     assert "3 of 3 flows as expected" in page
-    assert page.count("<svg") == 1
+    assert page.count("<svg") == 1 + 2 * 3, "the topology; for each flow, its path and a sequence diagram"
+    assert "request: TCP SYN" in page
     assert "1: no Docker engine answers at unix:///no/such/engine" in page
     assert all(word in page for word in ("Established", "kernel", "FRR", "h2"))
 
