@@ -111,7 +111,11 @@ def _forward_policy() -> str:
 
 def _tools() -> Iterator[Finding]:
     offline = {"CLAB_VERSION_CHECK": "disable"}  # asking for a newer version costs 3 s where nobody answers
-    yield _tool("containerlab", "--runtime containerlab", "install its package: containerlab.dev/install", offline)
+    found = _tool("containerlab", "--runtime containerlab", "install its package: containerlab.dev/install", offline)
+    if found.works and not (PROC / "modules").exists():
+        advice = f"{found.detail}: it needs a kernel that loads modules, which `testbed vm` has"
+        found = _finding(found.name, found.purpose, works=False, state="not here", advice=advice)
+    yield found
     yield _tool("kind", "clusters of the provider kind", "go install sigs.k8s.io/kind@v0.32.0")
 
 

@@ -85,3 +85,11 @@ def test_what_is_wrong_says_what_to_do(machine: Path) -> None:
 def test_the_forward_policy(monkeypatch: pytest.MonkeyPatch, text: str, policy: str) -> None:
     monkeypatch.setattr(host_doctor.run, "run", lambda _: text)
     assert host_doctor._forward_policy() == policy
+
+
+def test_containerlab_is_of_no_use_to_a_kernel_without_modules(machine: Path) -> None:
+    (machine / "PROC/modules").unlink()
+    found = findings()["containerlab"]
+    assert (found.works, found.state) == (False, "not here")
+    assert found.advice.startswith("0.79.0, ")
+    assert "testbed vm" in found.advice
