@@ -51,8 +51,15 @@ def wrong_vrf(case: Case) -> Cause | None:
             f"{case.subject} from {(hop.arrived or hop.ends).source} left {hop.node} by {_by(hop)}{by}; "
             f"{what} is in VRF {' or '.join(sorted(there))}"
         )
-        return cause(case, "wrong-vrf", sentence, *([f"{hop.name}: {facts.route}"] if facts.route else []), at=hop)
+        evidence = [f"{hop.name}: {facts.route}"] if facts.route else []
+        evidence += [_not_consulted(hop, rule) for rule in facts.too_late]
+        return cause(case, "wrong-vrf", sentence, *evidence, at=hop)
     return None
+
+
+def _not_consulted(hop: Hop, rule: str) -> str:
+    routed = (hop.arrived or hop.ends).source
+    return f"{hop.name}: rule {rule} did not match: the source was {routed} when it was routed, {hop.ends.source} later"
 
 
 def _decided(case: Case) -> list[tuple[Hop, HopFacts]]:

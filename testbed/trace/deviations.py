@@ -5,16 +5,17 @@ from __future__ import annotations
 import ipaddress
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from testbed.errors import TestbedError
-from testbed.plan import Node, Plan
+from testbed.plan import MAIN_TABLE, Node, Plan
 from testbed.runtime.base import Runtime
 from testbed.trace.context import Fault
 from testbed.trace.map import Place
 from testbed.trace.rules import chains
 
+REFUSING = ("blackhole", "unreachable", "prohibit")
 LISTERS: dict[str, tuple[str, ...]] = {"iptables-restore": ("iptables-save",), "ip6tables-restore": ("ip6tables-save",)}
 
 
@@ -34,11 +35,20 @@ def absent(runtime: Runtime, plan: Plan, places: Iterable[Place]) -> tuple[tuple
     """The routes that BGP should have brought to these places, and that are not there."""
     found = []
     for place in dict.fromkeys(places):
-        wanted = [entry.prefix for entry in plan.routes if (entry.node, entry.vrf) == place]
+        wanted = [entry for entry in plan.routes if (entry.node, entry.vrf) == place]
         if wanted:
-            there = {_network(route["dst"]) for route in _listed(runtime, *place) if route.get("type") != "blackhole"}
-            found += [(place, prefix) for prefix in wanted if _network(prefix) not in there]
+            there = reached(_listed(runtime, *place), wanted[0].table)
+            found += [(place, entry.prefix) for entry in wanted if _network(entry.prefix) not in there]
     return tuple(found)
+
+
+def reached(routes: Iterable[Mapping[str, Any]], table: int) -> set[str]:
+    """The prefixes of a table that lead somewhere, of what `ip -N -j route` lists: VRF devices share a namespace."""
+    return {
+        _network(route["dst"])
+        for route in routes
+        if str(route.get("table", MAIN_TABLE)) == str(table) and route.get("type") not in REFUSING
+    }
 
 
 def _listed(runtime: Runtime, node: str, vrf: str | None) -> list[dict[str, Any]]:
@@ -61,7 +71,7 @@ def _routes(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
     if not planned:
         return
     there = {
-        (_network(route["dst"]), str(route.get("table", "254")), route.get("gateway", ""), route.get("dev", ""))
+        (_network(route["dst"]), str(route.get("table", MAIN_TABLE)), route.get("gateway", ""), route.get("dev", ""))
         for route in _listed(runtime, node.name, vrf)
     }
     for route in planned:

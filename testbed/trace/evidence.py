@@ -15,11 +15,13 @@ class HopFacts:
     Args:
         route: the decision that sent the packet on; None: there was none to make (bridged).
         connection: the entry of connection tracking. rewrites: a sentence for each address that was rewritten.
+        too_late: rules that name the source that it was given here, after it had been routed by another.
     """
 
     route: Decision | None = None
     connection: str = ""
     rewrites: tuple[str, ...] = ()
+    too_late: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from testbed.trace.evidence import HopFacts
 from testbed.trace.map import Map, Place
 from testbed.trace.netfilter import connections
 from testbed.trace.packet import Ends
-from testbed.trace.routing import Decision, decision, longest, refusal
+from testbed.trace.routing import Decision, decision, longest, refusal, too_late
 from testbed.trace.rules import Connection, comment, connection_of, dnat_chain, snat_chain
 from testbed.trace.walk import Hop, Path
 
@@ -41,7 +41,14 @@ class Inquiry:
         routed = self.routed(path, hop) if "bridged" not in hop.changes else None
         entry = self.connection(hop) if {"dnat", "snat"} & set(hop.changes) else None
         rewrites = self._rewrites(hop, entry)
-        return HopFacts(routed, str(entry) if entry else "", rewrites)
+        return HopFacts(routed, str(entry) if entry else "", rewrites, self._too_late(hop, routed))
+
+    def _too_late(self, hop: Hop, routed: Decision | None) -> tuple[str, ...]:
+        """The rules that a hop would have had for a packet with the source it gave it afterwards."""
+        if routed is None or "snat" not in hop.changes or hop.arrived is None:
+            return ()
+        before, after = hop.arrived.source, hop.ends.source
+        return too_late(self.rules(hop.place), routed.mark, self.incoming(hop), before, after, hop.ends.destination)
 
     # --- routing ------------------------------------------------------------------------------------------------------
 
@@ -96,7 +103,7 @@ class Inquiry:
     def route(self, place: Place, ends: Ends, protocol: int, iif: str, mark: int) -> Decision:
         """What the kernel answers when it is asked about a packet (RTM_GETROUTE with RTM_F_FIB_MATCH)."""
         words = ["ip", "-j", f"-{self.version}", "route", "get", "fibmatch", ends.destination, "from", ends.source]
-        words += ["iif", iif] if iif else []
+        words += ["iif", iif] if iif else self._vrf(place)  # an interface tells its VRF by itself
         words += ["mark", f"{mark:#x}"] if mark else []
         if protocol in (6, 17):
             words += [
@@ -139,8 +146,13 @@ class Inquiry:
         return [mark for mark, mask in wanted.items() if entry and entry.mark & mask == mark]
 
     def best_route(self, place: Place, address: str) -> dict[str, Any] | None:
-        """The most specific route of the main table that holds an address, of whatever type."""
-        return longest(self._json(place, "ip", "-j", f"-{self.version}", "route", "show", "match", address))
+        """The most specific route that holds an address, of whatever type, in table main or that of a VRF's device."""
+        listed = ("ip", "-j", f"-{self.version}", "route", "show", *self._vrf(place), "match", address)
+        return longest(self._json(place, *listed))
+
+    def _vrf(self, place: Place) -> list[str]:
+        """What ip(8) is told for a VRF that is a device: netlink does not see in which VRF it is asked."""
+        return ["vrf", str(place[1])] if place in self.lab.tables else []
 
     def links(self, place: Place) -> dict[str, dict[str, Any]]:
         """Name → what `ip -j link` says of each interface."""

@@ -21,6 +21,7 @@ class Map:
         peers: the other end of each link. vrfs: the routing instance of each interface, in its node.
         addresses: those of each (node, VRF). bridges: the bridge that an interface is a port of.
         forwarders: nodes that pass packets on: routers and Kubernetes nodes.
+        tables: the routing table of each VRF that is a device; other routing instances have a namespace, and `main`.
     """
 
     peers: Mapping[Port, Port] = field(default_factory=dict)
@@ -28,6 +29,7 @@ class Map:
     addresses: Mapping[tuple[str, str | None], frozenset[str]] = field(default_factory=dict)
     bridges: Mapping[Port, str] = field(default_factory=dict)
     forwarders: frozenset[str] = frozenset()
+    tables: Mapping[Place, int] = field(default_factory=dict)
 
     @staticmethod
     def of(plan: Plan) -> Map:
@@ -43,10 +45,12 @@ class Map:
                 own = frozenset(text.partition("/")[0] for text in entry.addresses)
                 place = (node.name, entry.vrf)
                 addresses[place] = addresses.get(place, frozenset()) | own
-        bridges = {(node.name, entry.name): entry.master for node in plan.nodes for entry in node.interfaces}
+        entries = [(node.name, entry) for node in plan.nodes for entry in node.interfaces]
+        bridges = {(node, entry.name) for node, entry in entries if entry.kind == "bridge"}  # a VRF's device is none
+        ports = {(node, entry.name): entry.master for node, entry in entries if (node, entry.master) in bridges}
+        tables: dict[Place, int] = {(node, entry.vrf): entry.table for node, entry in entries if entry.kind == "vrf"}
         forwarders = frozenset(node.name for node in plan.nodes if node.kind in ("router", "kubernetes"))
-        ports = {port: bridge for port, bridge in bridges.items() if bridge}
-        return Map(peers, vrfs, addresses, ports, forwarders)
+        return Map(peers, vrfs, addresses, ports, forwarders, tables)
 
     def neighbour(self, place: Place, address: str) -> str:
         """Who has an address: the one that shares a link with a place, if any does; empty: nobody."""

@@ -89,11 +89,14 @@ def refusal(rules: Sequence[dict[str, Any]], mark: int, iif: str, source: str, d
     """(kind, words) of the first rule that matches a packet and refuses it by itself; empty texts: none does."""
     for rule in rules:
         action = ACTIONS.get(rule.get("action", ""), "")
-        if action and _matches(rule, mark, iif, source):
-            to = f"{rule['dst']}/{rule['dstlen']}" if "dstlen" in rule else rule.get("dst", "all")
-            if to == "all" or destination in _Net(to):
-                return action, rule_words(rule)
+        if action and _matches(rule, mark, iif, source) and _leads(rule, destination):
+            return action, rule_words(rule)
     return "", ""
+
+
+def _leads(rule: dict[str, Any], destination: str) -> bool:
+    to = f"{rule['dst']}/{rule['dstlen']}" if "dstlen" in rule else rule.get("dst", "all")
+    return to == "all" or destination in _Net(to)
 
 
 def _matches(rule: dict[str, Any], mark: int, iif: str, source: str) -> bool:
@@ -106,6 +109,17 @@ def _matches(rule: dict[str, Any], mark: int, iif: str, source: str) -> bool:
         if source not in _Net(prefix):
             return False
     return True
+
+
+def too_late(
+    rules: Sequence[dict[str, Any]], mark: int, iif: str, routed: str, left: str, destination: str
+) -> tuple[str, ...]:
+    """The rules, in words, that match the source a packet left with, and not `routed`, which it was routed with."""
+    return tuple(
+        rule_words(rule)
+        for rule in rules
+        if _leads(rule, destination) and _matches(rule, mark, iif, left) and not _matches(rule, mark, iif, routed)
+    )
 
 
 class _Net:

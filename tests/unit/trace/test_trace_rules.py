@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from testbed.trace.packet import Ends
-from testbed.trace.routing import decision, longest, refusal, rule_words
+from testbed.trace.routing import decision, longest, refusal, rule_words, too_late
 from testbed.trace.rules import (
     Connection,
     RuleEvent,
@@ -202,3 +202,14 @@ def test_the_most_specific_route():
     ]
     assert longest(routes) == {"dst": "10.1.1.1", "type": "blackhole"}
     assert longest([]) is None
+
+
+def test_rules_for_a_source_that_was_written_after_routing():
+    """`ip rule from 3.3.3.3` where the source is still the pod's when routing happens."""
+    rules = [*RULES, {"priority": 1002, "src": "3.3.3.3", "table": "102"}]
+    rules.append({"priority": 1003, "src": "3.3.3.3", "dst": "1.1.1.0", "dstlen": 24, "table": "103"})
+    pod, balanced, client = "192.168.1.1", "3.3.3.3", "10.10.10.10"
+    assert too_late(rules, 0, "eth0", pod, balanced, client) == ("1002: from 3.3.3.3 lookup 102",)
+    assert len(too_late(rules, 0, "eth0", pod, balanced, "1.1.1.1")) == 2
+    assert too_late(rules, 0, "eth0", balanced, balanced, client) == ()
+    assert too_late(rules, 0, "eth0", pod, "4.4.4.4", client) == ()

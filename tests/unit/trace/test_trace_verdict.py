@@ -147,6 +147,41 @@ def test_what_took_the_route_away_is_to_blame(faults, kind, node):
     assert "BGP should have brought 10.0.2.0/24" in cause.sentence
 
 
+def test_rule_that_came_too_late_is_told():
+    """A node between two networks; the reply gets the source that a rule names when it has been routed already."""
+    ends = {("n", "eth0"): ("a", "x"), ("n", "eth1"): ("b", "x")}
+    peers = {
+        **ends,
+        **{peer: own for own, peer in ends.items()},
+        ("n", "cali"): ("p", "eth0"),
+        ("p", "eth0"): ("n", "cali"),
+    }
+    vrfs = {("a", "x"): "red", ("b", "x"): "blue", ("n", "eth0"): None, ("n", "eth1"): None}
+    lab = Map(peers, vrfs, {("p", None): frozenset({S})})
+    asked, there = ipv4(C, "3.3.3.3", TCP, tcp(1, 80, 500, 0, SYN)), ipv4(C, S, TCP, tcp(1, 80, 500, 0, SYN))
+    reply = tcp(80, 1, 9, 501, SYN | ACK)
+    frames = [
+        frame(0, "n", "eth1", "in", asked),
+        frame(1, "n", "cali", "out", there),
+        frame(2, "p", "eth0", "in", there),
+        frame(3, "p", "eth0", "out", ipv4(S, C, TCP, reply)),
+        frame(4, "n", "cali", "in", ipv4(S, C, TCP, reply)),
+        frame(5, "n", "eth0", "out", ipv4("3.3.3.3", C, TCP, reply)),
+    ]
+    found = walk(frames, Question("tcp", 500, "c", "3.3.3.3", 80), lab)
+    routed = HopFacts(Decision("default", (("10.9.9.1", "eth0"),)), too_late=("1000: from 3.3.3.3 lookup 101",))
+    cause = explain(Case(found, lab, Context(), (), (HopFacts(), routed), found.back, None))
+    assert (cause.kind, cause.node) == ("wrong-vrf", "n")
+    assert (
+        cause.sentence
+        == "the reply from 10.0.2.2 left n by eth0 (VRF red) by table main's default; the client is in VRF blue"
+    )
+    assert (
+        "n: rule 1000: from 3.3.3.3 lookup 101 did not match: the source was 10.0.2.2 when it was routed, 3.3.3.3 later"
+        in cause.evidence
+    )
+
+
 def test_ttl():
     error = ipv4(R, C, ICMP, icmp(11, 0, 0, ASKED))
     cause = explain(case([*THERE[:2], frame(5, "r", "in0", "out", error, vrf="red")], AT_R))
