@@ -1,23 +1,23 @@
 """A walk as a pcapng file: one file for all namespaces, each interface with its name, node and VRF as a comment.
 
 Source: draft-ietf-opsawg-pcapng (the file format), https://www.tcpdump.org/linktypes/LINKTYPE_LINUX_SLL2.html (what
-stands before each packet, since packets are captured without their link's header). The format
-has no maintained writer that gives interfaces names and comments in a small package, and three kinds of block do.
+stands before each packet, since packets are captured without their link's header).
 """
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+
+from pcapng.blocks import EnhancedPacket, InterfaceDescription, SectionHeader
+from pcapng.writer import FileWriter
 
 from testbed.trace.journeys import Question, journeys
 from testbed.trace.packet import ETH_P_ARP, Frame
 
-SECTION_HEADER, INTERFACE_DESCRIPTION, ENHANCED_PACKET = 0x0A0D0D0A, 1, 6
-MAGIC = 0x1A2B3C4D
 LINKTYPE_LINUX_SLL2 = 276
-OPT_END, OPT_COMMENT, SHB_USERAPPL, IF_NAME, IF_DESCRIPTION, IF_TSRESOL = 0, 1, 4, 2, 3, 9
-NANOSECONDS = b"\x09"
+NANOSECONDS = b"\x09"  # if_tsresol: 10^-9 s
 PACKET_TYPES = {"in": 0, "other": 3, "out": 4}
 
 
@@ -27,13 +27,17 @@ def pcapng(frames: Sequence[Frame], notes: Mapping[int, str] | None = None, titl
     Args:
         frames: in the order of time. notes: comments on frames, by their index. title: a comment on the file.
     """
+    section = SectionHeader(options={**_comment(title), "shb_userappl": "testbed"})
     ports = list(dict.fromkeys((frame.node, frame.vrf, frame.interface) for frame in frames))
+    for node, vrf, interface in ports:
+        _describe(section, node, vrf, interface)
     numbers = {port: number for number, port in enumerate(ports)}
-    blocks = [_section(title), *(_interface(*port) for port in ports)]
+    found = io.BytesIO()
+    writer = FileWriter(found, section)  # which writes the interfaces, too
     for index, frame in enumerate(frames):
         number = numbers[frame.node, frame.vrf, frame.interface]
-        blocks.append(_packet(frame, number, (notes or {}).get(index, "")))
-    return b"".join(blocks)
+        writer.write_block(_packet(section, frame, number, (notes or {}).get(index, "")))
+    return found.getvalue()
 
 
 def notes(frames: Sequence[Frame], question: Question) -> dict[int, str]:
@@ -48,43 +52,34 @@ def notes(frames: Sequence[Frame], question: Question) -> dict[int, str]:
     return found
 
 
-def _block(kind: int, body: bytes) -> bytes:
-    length = 12 + len(body)
-    return struct.pack("<II", kind, length) + body + struct.pack("<I", length)
+def _comment(text: str) -> dict[str, str]:
+    return {"opt_comment": text} if text else {}
 
 
-def _options(options: Iterable[tuple[int, bytes]]) -> bytes:
-    """Options as type, length and value, padded to 32 bits; nothing at all when there are none."""
-    found = b"".join(struct.pack("<HH", kind, len(value)) + _padded(value) for kind, value in options if value)
-    return found + struct.pack("<HH", OPT_END, 0) if found else b""
-
-
-def _padded(data: bytes) -> bytes:
-    return data + b"\0" * (-len(data) % 4)
-
-
-def _section(title: str) -> bytes:
-    options = _options([(OPT_COMMENT, title.encode()), (SHB_USERAPPL, b"testbed")])
-    return _block(SECTION_HEADER, struct.pack("<IHHq", MAGIC, 1, 0, -1) + options)
-
-
-def _interface(node: str, vrf: str | None, interface: str) -> bytes:
+def _describe(section: SectionHeader, node: str, vrf: str | None, interface: str) -> None:
+    """Add an interface to the section."""
     where = f"{node}/{vrf}" if vrf else node
     said = f"node {node}, VRF {vrf}" if vrf else f"node {node}"
-    options = [
-        (OPT_COMMENT, said.encode()),
-        (IF_NAME, f"{where}:{interface}".encode()),
-        (IF_DESCRIPTION, f"{interface} of {said}".encode()),
-        (IF_TSRESOL, NANOSECONDS),
-    ]
-    return _block(INTERFACE_DESCRIPTION, struct.pack("<HHI", LINKTYPE_LINUX_SLL2, 0, 0) + _options(options))
+    options = {
+        **_comment(said),
+        "if_name": f"{where}:{interface}",
+        "if_description": f"{interface} of {said}",
+        "if_tsresol": NANOSECONDS,
+    }
+    section.new_member(InterfaceDescription, link_type=LINKTYPE_LINUX_SLL2, options=options)
 
 
-def _packet(frame: Frame, number: int, note: str) -> bytes:
+def _packet(section: SectionHeader, frame: Frame, number: int, note: str) -> EnhancedPacket:
     data = _cooked(frame) + frame.data
-    length = max(len(data), len(data) - len(frame.data) + _length(frame))
-    head = struct.pack("<IIIII", number, frame.time >> 32, frame.time & 0xFFFFFFFF, len(data), length)
-    return _block(ENHANCED_PACKET, head + _padded(data) + _options([(OPT_COMMENT, note.encode())]))
+    return section.new_member(
+        EnhancedPacket,
+        interface_id=number,
+        timestamp_high=frame.time >> 32,
+        timestamp_low=frame.time & 0xFFFFFFFF,
+        packet_len=max(len(data), len(data) - len(frame.data) + _length(frame)),
+        packet_data=data,
+        options=_comment(note),
+    )
 
 
 def _cooked(frame: Frame) -> bytes:
