@@ -10,16 +10,13 @@ import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from testbed.compile import nft
-from testbed.plan import Interface, Route, Rule, Ruleset
+from testbed.plan import LAST_METRIC, Interface, Route, Rule, Ruleset
 
 FIRST_TABLE, TABLES = 10_000, 50_000  # a table's number is its connections' zone, too, which has 16 bits
 LOCAL_TABLE = 255
 # The kernel's rule for VRFs has priority 1000. The local table, at 0 in every namespace, must come after it: else a
 # packet of a VRF that is for an address of the default instance would be delivered there.
 LOCAL_RULES = tuple(Rule(32765, LOCAL_TABLE, family) for family in (4, 6))
-# What a VRF has no route for must not be looked up in the tables of the default instance. The kernel's document gives
-# this metric; FRR reads its first byte, 255, as the distance of a route that is never chosen.
-LAST_METRIC = 4278198272
 
 SYSCTLS = (
     # A socket of the default instance hears nothing of a VRF: each routing instance has sockets of its own.
@@ -51,7 +48,7 @@ def devices(vrfs: Sequence[str], numbers: Mapping[str, int]) -> Iterator[Interfa
 
 
 def last_routes(vrfs: Sequence[str], numbers: Mapping[str, int]) -> Iterator[Route]:
-    """The ends of the VRFs' tables."""
+    """The ends of the VRFs' tables: what a VRF has no route for must not be looked up in the default instance's."""
     for vrf in vrfs if numbers else ():
         for anywhere in ("0.0.0.0/0", "::/0"):
             yield Route(anywhere, table=numbers[vrf], vrf=vrf, kind="unreachable", metric=LAST_METRIC)

@@ -15,14 +15,13 @@ from typing import Any
 
 from testbed.errors import InputError, Position, Problem
 from testbed.export.text import dump
-from testbed.plan import MAIN_TABLE, File, Interface, Node, Plan, Process, Route
+from testbed.plan import LAST_METRIC, MAIN_TABLE, File, Interface, Node, Plan, Process, Route
 
 IMAGE = "testbed/node:latest"
 FOLDER = "/testbed"  # where a container finds its files
 START = "start"
 MTU = 1500  # bytes; containerlab's own default is 9500
 FIRST_TABLE = 1001  # of VRF devices
-LAST_METRIC = 4278198272
 _NUMBERED = re.compile(r"eth(\d+)")
 # Files that the engine itself writes into containers.
 _ENGINE_S = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")

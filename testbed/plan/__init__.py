@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 MAIN_TABLE = 254
+LAST_METRIC = 4278198272
+"""Of the route that ends a VRF device's table. The kernel's document (networking/vrf.rst) gives it; FRR reads its first
+byte, 255, as the distance of a route that is never chosen."""
 
 InterfaceKind = Literal["veth", "bridge", "loopback", "dummy", "vrf"]
 VrfDriver = Literal["netns", "device"]

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from testbed import run
 from testbed.errors import CommandError, TestbedError
+from testbed.plan import LAST_METRIC
 from testbed.runtime.base import Runtime
 from testbed.trace.evidence import HopFacts
 from testbed.trace.map import Map, Place
@@ -146,9 +147,12 @@ class Inquiry:
         return [mark for mark, mask in wanted.items() if entry and entry.mark & mask == mark]
 
     def best_route(self, place: Place, address: str) -> dict[str, Any] | None:
-        """The most specific route that holds an address, of whatever type, in table main or that of a VRF's device."""
-        listed = ("ip", "-j", f"-{self.version}", "route", "show", *self._vrf(place), "match", address)
-        return longest(self._json(place, *listed))
+        """The most specific route that holds an address, of whatever type, in table main or that of a VRF's device.
+
+        The route that ends such a table is none: it stands for having none.
+        """
+        found = self._json(place, "ip", "-j", f"-{self.version}", "route", "show", *self._vrf(place), "match", address)
+        return longest([route for route in found if route.get("metric") != LAST_METRIC])
 
     def _vrf(self, place: Place) -> list[str]:
         """What ip(8) is told for a VRF that is a device: netlink does not see in which VRF it is asked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from testbed.plan import Endpoint, ExpectedRoute, Interface, Link, Node, Plan
+from testbed.plan import LAST_METRIC, Endpoint, ExpectedRoute, Interface, Link, Node, Plan
 from testbed.trace.deviations import absent, reached
 from testbed.trace.inquire import Inquiry
 from testbed.trace.map import Map
@@ -71,10 +71,17 @@ def test_routes_are_asked_of_the_vrf():
     assert runtime.asked[-1][2] == "ip -j -4 route show match 10.0.1.0"
 
 
+def test_the_end_of_a_table_is_no_route():
+    end = {"type": "unreachable", "dst": "default", "metric": LAST_METRIC}
+    assert Inquiry(Told([end]), Map.of(LINKED), 4).best_route(RED, "10.8.0.1") is None
+    stated = {"type": "unreachable", "dst": "10.8.0.0/16"}
+    assert Inquiry(Told([end, stated]), Map.of(LINKED), 4).best_route(RED, "10.8.0.1") == stated
+
+
 def test_routes_of_another_table_are_not_there():
     listed = [
         {"dst": "10.1.0.0/16", "table": "10100"},
-        {"type": "unreachable", "dst": "default", "table": "10100", "metric": 4278198272},
+        {"type": "unreachable", "dst": "default", "table": "10100", "metric": LAST_METRIC},
         {"dst": "10.2.0.0/16", "table": "10200"},
         {"dst": "10.3.0.0/16"},
     ]
