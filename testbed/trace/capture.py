@@ -1,8 +1,8 @@
 """Captures one flow in every namespace of a lab at once: a packet socket in each, read after the probe.
 
 The kernel filters (see `forms`), stamps with nanoseconds as packets come in and go out, and keeps the first SNAP bytes.
-A socket keeps at most BUFFER bytes, so a lab's captures are bounded by BUFFER for each of its namespaces; what does not
-fit is counted and shown.
+A socket takes packets while it holds less than BUFFER bytes, so a lab's captures are bounded by BUFFER and a packet for
+each of its namespaces; what does not fit is counted and shown.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Place = tuple[str, str | None]
 """A node or pod, and one of its routing instances (None: the default one)."""
 
 BUFFER = 2 << 20
-"""Bytes of kernel memory that one namespace's packets may take: about 2,000 packets."""
+"""Bytes of kernel memory (with those of packets that are cut off) above which a namespace's packets are lost."""
 PATIENCE = 2.0  # seconds that the kernel has to switch timestamping on
 
 # linux/if_ether.h, linux/if_packet.h, asm-generic/socket.h

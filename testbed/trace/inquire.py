@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -46,7 +47,7 @@ class Inquiry:
 
     def _too_late(self, hop: Hop, routed: Decision | None) -> tuple[str, ...]:
         """The rules that a hop would have had for a packet with the source it gave it afterwards."""
-        if routed is None or "snat" not in hop.changes or hop.arrived is None:
+        if routed is None or routed.again or "snat" not in hop.changes or hop.arrived is None:
             return ()
         before, after = hop.arrived.source, hop.ends.source
         return too_late(self.rules(hop.place), routed.mark, self.incoming(hop), before, after, hop.ends.destination)
@@ -62,7 +63,8 @@ class Inquiry:
         Destinations are translated before routing and sources after it (netfilter's hooks), so the kernel is asked
         about the source that came in and the destination that went out. Marks are not seen in a capture. A reply is
         first taken to have the mark that its connection has; else a packet is taken to have none; and where neither
-        gives the route it took, the marks of the rules are tried.
+        gives the route it took, the marks of the rules are tried; then the source that it left with: IPVS translates
+        an answer in FORWARD and routes it again, as if it were sent from here (ip_vs_route_me_harder).
         """
         asked = self._at_routing(hop)
         if target:
@@ -80,6 +82,11 @@ class Inquiry:
             marked = self.route(hop.place, asked, path.packet.protocol, iif, mark)
             if marked.leads_to(taken):
                 return marked
+        if hop.ends.source != asked.source:
+            later = dataclasses.replace(asked, source=hop.ends.source, source_port=hop.ends.source_port)
+            again = self.route(hop.place, later, path.packet.protocol, "", 0)
+            if again.leads_to(taken):
+                return dataclasses.replace(again, again=later.source)
         return found[-1]
 
     def _at_routing(self, hop: Hop) -> Ends:

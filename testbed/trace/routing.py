@@ -23,6 +23,7 @@ class Decision:
         to, via, dev, kind: of the route. ways: all its next hops, (gateway, interface) each.
         table: by name or number. rule: the rule that named the table, as ip(8) writes it.
         mark: the mark with which the kernel was asked.
+        again: the source with which the packet was routed a second time; empty: it was routed once.
         error: what the kernel answered instead.
     """
 
@@ -34,6 +35,7 @@ class Decision:
     mark: int = 0
     protocol: str = ""
     error: str = ""
+    again: str = ""
 
     def leads_to(self, interface: str) -> bool:
         return any(dev == interface for _, dev in self.ways)
@@ -45,7 +47,8 @@ class Decision:
         kind = "" if self.kind == "unicast" else f"{self.kind} "
         origin = f" ({self.protocol})" if self.protocol else ""
         rule = f", by rule {self.rule}" if self.rule and self.table not in ("main", "local") else ""
-        return f"table {self.table}: {kind}{self.to} {ways}".rstrip() + origin + rule
+        again = f", routed again as from {self.again}" if self.again else ""
+        return f"table {self.table}: {kind}{self.to} {ways}".rstrip() + origin + rule + again
 
 
 def decision(

@@ -31,9 +31,9 @@ def lab() -> Iterator[Changing]:
         yield found
 
 
-def enter(lab: Changing, return_path: str, policy: str = "Local") -> None:
+def enter(lab: Changing, return_path: str, policy: str = "Local", mode: str = "iptables") -> None:
     """With policy Local the client's address stays, as in the article."""
-    lab.enter(kubeProxyMode="iptables", externalTrafficPolicy=policy, backend="pod-n1", returnPath=return_path)
+    lab.enter(kubeProxyMode=mode, externalTrafficPolicy=policy, backend="pod-n1", returnPath=return_path)
 
 
 def ssh(lab: Changing) -> Trace[Verdict]:
@@ -122,6 +122,28 @@ def test_what_routed_the_reply(lab, return_path, table, rule):
     assert (route.table, route.ways) == (table, ((GATEWAY["vrf2"], "eth1"),))
     assert rule in route.rule
     assert route.to == ("10.10.10.0/24" if return_path == "static" else "default")
+
+
+@pytest.mark.testbed_needs("ipvs", "ipset", "dummy")
+@pytest.mark.parametrize("return_path", ["rule-lb-ip", "rule-pod-ip"])
+def test_ipvs_routes_the_reply_again(lab, return_path):
+    """It gives the reply its source in FORWARD: a rule by the load balancer's address decides, one by the pod's does
+    not."""
+    enter(lab, "connmark", mode="ipvs")
+    assert ssh(lab).answer.passed
+    enter(lab, return_path, mode="ipvs")
+    trace = ssh(lab)
+    works = return_path == "rule-lb-ip"
+    assert trace.answer.answer.outcome == ("ok" if works else "timeout")
+    assert names(trace.walk.request) == ["client", "r2", "n1", "ssh"]
+    assert trace.walk.dnat_at("n1") == f"{POD}:22"
+    trace.walk.reply.leaves("n1", interface="eth1" if works else "eth0", vrf="vrf2" if works else "vrf1")
+    assert trace.walk.reply.snat_at("n1") == f"{BALANCED}:22"
+    hops = [hop.node for hop in trace.walk.reply.hops]
+    route = trace.back[hops.index("n1")].route
+    assert (route.table, route.again) == ("101" if works else "main", BALANCED)
+    if not works:
+        assert (trace.cause.kind, trace.cause.node) == ("wrong-vrf", "n1")
 
 
 # --- the reply that fails ---------------------------------------------------------------------------------------------
