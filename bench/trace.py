@@ -22,12 +22,11 @@ from bench.machine import memory
 from bench.table import aligned, spread
 from testbed import run
 from testbed.bpf import IPPROTO_TCP, Instruction, compiled, ipv4
-from testbed.plan import Plan
 from testbed.session import Session
 from testbed.session import compiled as compiled_lab
 from testbed.trace.capture import BUFFER, Place, Recording, capture
 from testbed.trace.forms import program
-from testbed.trace.tracer import new_mark
+from testbed.trace.tracer import new_mark, places
 
 NAME = "bench-trace"
 FLOW = "pod-to-service-far"  # an http request from a pod, by a Service's address, to a pod behind another leaf
@@ -91,7 +90,7 @@ def measure(rounds: int) -> Found:
 class _Lab:
     def __init__(self, session: Session) -> None:
         self.session, self.plan = session, session.plan
-        self.places = _places(self.plan)
+        self.places = places(self.plan, session.nodes())
         self.flow = session.chosen([FLOW])[0]
         self.asked = dataclasses.replace(self.flow, via=(), not_via=())  # which would be watched, too
         self.far = session.node("far").name
@@ -172,10 +171,6 @@ def _received(server: socket.socket) -> Iterator[int]:
     with connection:
         while size := connection.recv_into(room):
             yield size
-
-
-def _places(plan: Plan) -> list[Place]:
-    return [(node.name, vrf) for node in plan.nodes for vrf in (None, *node.vrfs)]
 
 
 def _own() -> int:

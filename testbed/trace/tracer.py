@@ -84,11 +84,11 @@ class Tracer(Generic[Answer]):
             ProbeError: the lab cannot be watched. NoSuchNodeError: the source does not run.
         """
         mark, version = new_mark(flow), ipaddress.ip_address(flow.address).version
-        places = _places(self.plan, self.runtime.state())
-        before = {} if plain else counters(self.runtime, places)
-        with capture(self.runtime, places, program(flow.protocol, version, mark), (flow.source, None)) as recording:
+        watched = places(self.plan, self.runtime.state())
+        before = {} if plain else counters(self.runtime, watched)
+        with capture(self.runtime, watched, program(flow.protocol, version, mark), (flow.source, None)) as recording:
             answer = self.ask(flow, mark)
-        after = {} if plain else counters(self.runtime, places)
+        after = {} if plain else counters(self.runtime, watched)
         question = Question(flow.protocol, mark, flow.source, flow.address, flow.port)
         found = walk(recording.frames, question, self.lab, recording.dropped)
         if plain:
@@ -122,10 +122,10 @@ class Tracer(Generic[Answer]):
 
     def _context(self, trace: Trace[Answer], inquiry: Inquiry) -> Context:
         paths = [path for path in (trace.walk.forward, trace.walk.back, trace.walk.lost) if path]
-        places = [hop.place for path in paths for hop in path.hops] or [(trace.flow.source, None)]
+        passed = [hop.place for path in paths for hop in path.hops] or [(trace.flow.source, None)]
         return Context(
-            (*self.faults(), *deviations(self.runtime, self.plan, places)),
-            absent(self.runtime, self.plan, places),
+            (*self.faults(), *deviations(self.runtime, self.plan, passed)),
+            absent(self.runtime, self.plan, passed),
             _way_back(inquiry, trace.walk.forward) if trace.walk.forward else None,
         )
 
@@ -146,7 +146,7 @@ def _fields(ends: Ends) -> tuple[str, str, int, int]:
     return ends.source, ends.destination, ends.source_port, ends.destination_port
 
 
-def _places(plan: Plan, states: Mapping[str, NodeState]) -> list[Place]:
+def places(plan: Plan, states: Mapping[str, NodeState]) -> list[Place]:
     """Every namespace of every node and pod that runs."""
     return [(node.name, vrf) for node in plan.nodes if node.name in states for vrf in (None, *node.vrfs)]
 
