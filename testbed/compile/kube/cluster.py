@@ -126,8 +126,9 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
     if cluster.provider == "embedded":
         config, found = ingress.nginx(manifests.of(Ingress), manifests.of(IngressClass), services, slices)
         found += return_path_problems(lab, cluster, topology, services)
-        advertised = {node.name: service_routes(bgp, bgp.node(node.name), 4).advertised for node in nodes}
-        found += announcement_problems(egress.egresses, announcements, advertised)
+        if egress.egresses:
+            advertised = {node.name: service_routes(bgp, bgp.node(node.name), 4).advertised for node in nodes}
+            found += announcement_problems(egress.egresses, announcements, advertised)
     _stop([*allocation.problems, *egress.problems, *announcements.problems, *calico_check.problems(bgp), *found])
     hosts = {node.name: internal_ip(node) for node in nodes}
     return Built(

@@ -90,7 +90,9 @@ def elected(
         why = _obstacle(scene, egress, node) or f"MetalLB does not announce {egress.address} from it"
         reasons.append(f"{node.name}: {why}")
     message = f"EgressService {egress.item.key}: no node can translate ({'; '.join(reasons)})"
-    hint = "one that can has a link into the network, announces, and shares a link with each node of the pods"
+    hint = (
+        "let one be selected and announce, and its pods run on nodes that share a link with it (nodeSelector, nodeName)"
+    )
     return egress, [Problem(message, egress.item.origin.at("spec"), hint)]
 
 

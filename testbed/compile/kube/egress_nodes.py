@@ -16,8 +16,6 @@ from testbed.errors import Problem
 from testbed.model import kube
 from testbed.model.ovn import EgressService
 
-_NOBODY = "EgressService: nothing in a cluster of kind's acts on it"
-
 
 @dataclass(frozen=True)
 class Decision:
@@ -35,8 +33,8 @@ class Decision:
 
 def decide(scene: Scene, items: Sequence[EgressService], metallb: Config) -> Decision:
     """Choose the nodes, and make MetalLB announce each address from its node alone."""
-    if scene.cluster.provider != "embedded":
-        refused = [Problem(_NOBODY, item.origin.at("kind"), "use provider: embedded") for item in items]
+    refused = [] if scene.cluster.provider == "embedded" else [_refused(item) for item in items]
+    if refused or not items:
         announcements = announce(scene.services, scene.slices, metallb, scene.nodes)
         return Decision((), tuple(scene.nodes), announcements, tuple(refused))
     found, problems = egress_services(scene, items)
@@ -64,6 +62,11 @@ def decide(scene: Scene, items: Sequence[EgressService], metallb: Config) -> Dec
 def egress_of(scene: Scene, egresses: Sequence[Egress], node: str) -> ReturnPath:
     """The routes, rules and ruleset of a node for all EgressServices."""
     return node_egress([_leg(scene, egress, node) for egress in egresses], _near(scene))
+
+
+def _refused(item: EgressService) -> Problem:
+    message = f"EgressService {item.key}: nothing acts on it in a cluster of kind's, which runs Calico"
+    return Problem(message, item.origin.at("kind"), "use provider: embedded")
 
 
 def _labelled(nodes: Sequence[kube.Node], labels: Mapping[str, Sequence[str]]) -> list[kube.Node]:

@@ -105,13 +105,14 @@ def lab(changing) -> Iterator[Changing]:
 
 
 class Sent(NamedTuple):
-    """A packet that left a node by an uplink: to which station, from and to which address."""
+    """A packet that left a node by an uplink: to which station, its addresses, and the data of a datagram."""
 
     node: str
     interface: str
     station: str
     source: str
     destination: str
+    data: str = ""
 
 
 @dataclass
@@ -158,7 +159,8 @@ def _read(node: str, tap: socket.socket, found: Capture) -> None:
             frame, (interface, protocol, kind, *_) = tap.recvfrom(128)
             if kind == PACKET_OUTGOING and protocol == ETH_P_IP and interface in ("eth0", "eth1"):
                 source, destination = (str(ipaddress.IPv4Address(frame[at : at + 4])) for at in (26, 30))
-                found.packets.append(Sent(node, interface, frame[:6].hex(":"), source, destination))
+                data = frame[42:].decode(errors="replace") if frame[23] == socket.IPPROTO_UDP else ""
+                found.packets.append(Sent(node, interface, frame[:6].hex(":"), source, destination, data))
 
 
 def assert_no_wrong_source(lab: Changing, found: Capture) -> None:
@@ -201,7 +203,7 @@ def conversation(session: Session, source: str) -> Iterator[Conversation]:
     with session.runtime.socket(source, None, socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.connect((SERVER, PORT))
         asker.setblocking(False)
-        thread = threading.Thread(target=_talk, args=(talk, asker, stop))
+        thread = threading.Thread(target=_talk, args=(source, talk, asker, stop))
         thread.start()
         try:
             assert until(lambda: len(talk.answered) >= 10, Deadline(5)), f"{source} had no answers at all"
@@ -213,10 +215,10 @@ def conversation(session: Session, source: str) -> Iterator[Conversation]:
             thread.join()
 
 
-def _talk(talk: Conversation, asker: socket.socket, stop: threading.Event) -> None:
+def _talk(name: str, talk: Conversation, asker: socket.socket, stop: threading.Event) -> None:
     while not stop.wait(PERIOD):
         with contextlib.suppress(OSError):  # an ICMP error that came for an earlier one
-            asker.send(b"who am I?")
+            asker.send(name.encode())
         talk.sent += 1
         with contextlib.suppress(OSError):
             while True:
@@ -323,7 +325,7 @@ def sending(session: Session, source: str) -> Iterator[None]:
     with session.runtime.socket(source, None, socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.connect((SERVER, PORT))
         asker.setblocking(False)
-        thread = threading.Thread(target=_talk, args=(talk, asker, stop))
+        thread = threading.Thread(target=_talk, args=(source, talk, asker, stop))
         thread.start()
         try:
             yield
@@ -343,10 +345,16 @@ def test_when_it_comes_what_was_open_leaves_rightly_or_not_at_all(lab):
         with capture(lab.session) as before:
             assert until(lambda: len(by_mgmt(before)) >= 20, Deadline(5)), "nothing took mgmt"
         (lab.folder / EGRESS).write_text(text)
-        lab.up()
+        with capture(lab.session) as during:
+            lab.up()
         with capture(lab.session) as after:
-            assert until(lambda: len(after.to(SERVER)) >= 100, Deadline(5))
+            assert until(lambda: len(after.to(SERVER)) >= 100, Deadline(5)), "what was open is dropped for ever"
     assert_no_wrong_source(lab, after)
+    for node in NODES:
+        own = Capture([packet for packet in during.packets if packet.data == lab.pod(node)])
+        as_before = [packet for packet in by_mgmt(own) if packet.node == node]
+        assert as_before
+        assert_no_wrong_source(lab, Capture([packet for packet in own.packets if packet not in as_before]))
 
 
 def test_each_node_for_its_own_pods(lab):
@@ -358,3 +366,13 @@ def test_each_node_for_its_own_pods(lab):
         "udp-n2": ("ok", "172.16.2.3"),
     }
     assert not [verdict.reasons for verdict in verdicts[2:] if verdict.reasons]
+
+
+@pytest.mark.parametrize(
+    "mode", ["nftables", pytest.param("ipvs", marks=pytest.mark.testbed_needs("ipvs", "ipset", "dummy"))]
+)
+def test_other_modes_of_kube_proxy(lab, mode):
+    lab.edit("lab.yaml", "  defaultRoute: mgmt\n", f"  defaultRoute: mgmt\n  kubeProxyMode: {mode}\n")
+    lab.up()
+    lab.session.forget_connections()  # those of the other mode
+    assert_flows(lab.session)
