@@ -54,7 +54,7 @@ class Inquiry:
         Destinations are translated before routing and sources after it (netfilter's hooks), so the kernel is asked
         about the source that came in and the destination that went out. Marks are not seen in a capture. A reply is
         first taken to have the mark that its connection has; else a packet is taken to have none; and where neither
-        gives the route it took, the marks of the rules are tried.
+        gives the route it took, by its interface and the node it came to, the marks of the rules are tried.
         """
         asked = self._at_routing(hop)
         if target:
@@ -66,13 +66,23 @@ class Inquiry:
             for mark in (self._noted_marks(hop) if path.direction == "reply" else ())
         ]
         found.append(self.route(hop.place, asked, path.packet.protocol, iif, 0))
-        if not taken or any(entry.leads_to(taken) for entry in found):
-            return next((entry for entry in found if entry.leads_to(taken)), found[-1])
+        if not taken:
+            return found[-1]
+        fitting = [entry for entry in found if entry.leads_to(taken)]
+        if right := [entry for entry in fitting if self._hands_to(entry, path, hop)]:
+            return right[0]
         for mark in self._rule_marks(hop.place):
             marked = self.route(hop.place, asked, path.packet.protocol, iif, mark)
-            if marked.leads_to(taken):
+            if marked.leads_to(taken) and (not fitting or self._hands_to(marked, path, hop)):
                 return marked
-        return found[-1]
+        return fitting[0] if fitting else found[-1]
+
+    def _hands_to(self, found: Decision, path: Path, hop: Hop) -> bool:
+        """Whether a gateway is the node that the packet came to next, as far as is known."""
+        later = path.hops[path.hops.index(hop) + 1 :]
+        following = next((entry.node for entry in later if "bridged" not in entry.changes), "")
+        gateways = [{node for node, _ in self.lab.owners(gateway)} if gateway else set() for gateway, _ in found.ways]
+        return not following or any(not owners or following in owners for owners in gateways)
 
     def _at_routing(self, hop: Hop) -> Ends:
         """The ends of a packet when it is routed. What went nowhere may have been translated before."""
