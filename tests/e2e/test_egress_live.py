@@ -242,6 +242,15 @@ def test_the_server_sees_the_service(lab):
     assert by_way == {("eth0", "172.16.1.3"), ("eth1", BALANCED)}  # the latter is the flow not-into-mgmt
 
 
+def test_a_walk_names_the_rule_on_both_nodes(lab):
+    """On n2 main's default route leaves by the same interface, to another node."""
+    trace = lab.session.trace(lab.session.chosen(["tcp-n2"])[0])
+    routes = {hop.node: str(facts.route) for hop, facts in zip(trace.walk.request.hops, trace.forward, strict=True)}
+    rule = "by rule 801: from all fwmark 0x1/0xff lookup 201"
+    assert routes["n2"] == f"table 201: default via 172.16.1.2 dev eth0 (static), {rule}"
+    assert routes["n1"] == f"table 201: default via 172.16.2.1 dev eth1 (static), {rule}"
+
+
 def test_tables_and_rules_are_the_planned_ones(lab):
     for name in NODES:
         node = lab.session.plan.node(name)
