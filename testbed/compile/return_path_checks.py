@@ -94,7 +94,7 @@ def source_check_problems(
     """
     origin = ground.lab.nodes[ground.node].origin
     for way in chosen(policy, ground.ways):
-        key, strictness = _effective(sysctls, "rp_filter", way.uplink.interface)
+        key, strictness = effective(sysctls, "rp_filter", way.uplink.interface)
         right = policy.mode in _STRICTLY_RIGHT or (ipvs and policy.mode == "rule-lb-ip")
         if strictness == STRICT and not right:
             message = (
@@ -105,8 +105,8 @@ def source_check_problems(
             yield Problem(message, origin.at("sysctls", key), "set it to 0 or 2, or use the return path static")
     if not chosen(policy, ground.ways) or policy.mode not in MARKING or not isinstance(policy, NodeReturnPath):
         return
-    key, valid_mark = _effective(sysctls, "src_valid_mark", "default")
-    check, strictness = _effective(sysctls, "rp_filter", "default")
+    key, valid_mark = effective(sysctls, "src_valid_mark", "default")
+    check, strictness = effective(sysctls, "rp_filter", "default")
     if valid_mark and strictness:
         message = (
             f"{ground.node}: {key} = 1 and {check} = {strictness} drop every reply of a pod with the return path "
@@ -116,7 +116,7 @@ def source_check_problems(
         yield Problem(message, origin.at("sysctls", key), "set either to 0")
 
 
-def _effective(sysctls: Mapping[str, str | int], name: str, interface: str) -> tuple[str, int]:
+def effective(sysctls: Mapping[str, str | int], name: str, interface: str) -> tuple[str, int]:
     """(key that decides, value) of an IPv4 setting for an interface: the larger of that for `all` and its own, which
     is that for `default` unless stated (IN_DEV_MAXCONF and IN_DEV_ORCONF in include/linux/inetdevice.h)."""
     own = f"net.ipv4.conf.{interface}.{name}"

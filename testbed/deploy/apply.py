@@ -121,6 +121,7 @@ class _Apply:
         due = self._due()
         starter = Starter(self.runtime, due, self.observer)
         with self._step("links"):
+            self._load_first(changed)
             self._retract(changed)
             for node in self.plan.nodes:
                 if node.name in changed and changed[node.name].vrf_namespaces != node.vrf_namespaces:
@@ -217,6 +218,18 @@ class _Apply:
         with ThreadPoolExecutor(4) as pool:
             for _ in pool.map(lambda node: rulesets.load(self.runtime, node, changed.get(node.name)), due):
                 pass
+
+    def _load_first(self, changed: Mapping[str, Node]) -> None:
+        """Load what must be there, on every node that stays, before routes and rules of any change."""
+        due = [
+            (node.name, entry)
+            for node in self.plan.nodes
+            if node.name in changed
+            for entry in node.rulesets
+            if entry.before_routes and entry not in changed[node.name].rulesets
+        ]
+        for name, entry in due:
+            self.runtime.run(name, entry.vrf, rulesets.LOADERS[entry.tool], entry.text)
 
     # --- files and programs -----------------------------------------------------------------------------------------
 

@@ -14,14 +14,14 @@ from testbed.load.document import Document
 from testbed.load.explain import shown
 from testbed.load.patch import merged
 from testbed.load.yaml import parse, read_text, suggest, validate
-from testbed.model import calico, kube, metallb, workloads
+from testbed.model import calico, kube, metallb, ovn, workloads
 from testbed.model.kube import KubeObject
 
 K = TypeVar("K", bound=KubeObject)
 
 KINDS: Mapping[tuple[str, str], type[KubeObject]] = {
     (api_version, kind.model_fields["kind"].default): kind
-    for kind in (*kube.KINDS, *workloads.KINDS, *metallb.KINDS, *calico.KINDS)
+    for kind in (*kube.KINDS, *workloads.KINDS, *metallb.KINDS, *calico.KINDS, *ovn.KINDS)
     for api_version in kind.api_versions
 }
 """(apiVersion, kind) → the model. Both MetalLB and Calico have a BGPPeer: the pair decides."""
@@ -30,7 +30,6 @@ _NOT_HERE: Mapping[str, str] = {
     "Job": "a testbed runs services, not jobs",
     "CronJob": "a testbed runs services, not jobs",
     "NetworkPolicy": "not supported yet",
-    "EgressService": "not supported yet: what pods open leaves with a node's address",
 }
 
 

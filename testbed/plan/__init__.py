@@ -103,12 +103,17 @@ class Ruleset:
     Three have texts that are compared with what is there, and the difference is applied: for `nfacct` the text is one
     accounting object name per line, for `ipset` all of the node's sets as `ipset save` prints them, for `ipvs` all of
     its virtual and real servers as `ipvsadm-save -n` prints them.
+
+    Args:
+        before_routes: in a lab that runs, a changed one is loaded on every node before routes and rules of any node
+            change, and one that goes is taken away after that; for `nft` in the default routing instance.
     """
 
     name: str
     tool: RulesetTool
     text: str
     vrf: str | None = None
+    before_routes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,8 +63,9 @@ class Inquiry:
         Destinations are translated before routing and sources after it (netfilter's hooks), so the kernel is asked
         about the source that came in and the destination that went out. Marks are not seen in a capture. A reply is
         first taken to have the mark that its connection has; else a packet is taken to have none; and where neither
-        gives the route it took, the marks of the rules are tried; then the source that it left with: IPVS translates
-        an answer in FORWARD and routes it again, as if it were sent from here (ip_vs_route_me_harder).
+        gives the route it took, by its interface and the node it came to, the marks of the rules are tried; then the
+        source that it left with: IPVS translates an answer in FORWARD and routes it again, as if it were sent from here
+        (ip_vs_route_me_harder).
         """
         asked = self._at_routing(hop)
         if target:
@@ -76,18 +77,33 @@ class Inquiry:
             for mark in (self._noted_marks(hop) if path.direction == "reply" else ())
         ]
         found.append(self.route(hop.place, asked, path.packet.protocol, iif, 0))
-        if not taken or any(entry.leads_to(taken) for entry in found):
-            return next((entry for entry in found if entry.leads_to(taken)), found[-1])
+        if not taken:
+            return found[-1]
+        fitting = [entry for entry in found if entry.leads_to(taken)]
+        if right := [entry for entry in fitting if self._hands_to(entry, path, hop)]:
+            return right[0]
         for mark in self._rule_marks(hop.place):
             marked = self.route(hop.place, asked, path.packet.protocol, iif, mark)
-            if marked.leads_to(taken):
+            if marked.leads_to(taken) and (not fitting or self._hands_to(marked, path, hop)):
                 return marked
-        if hop.ends.source != asked.source:
-            later = dataclasses.replace(asked, source=hop.ends.source, source_port=hop.ends.source_port)
-            again = self.route(hop.place, later, path.packet.protocol, "", 0)
-            if again.leads_to(taken):
-                return dataclasses.replace(again, again=later.source)
-        return found[-1]
+        if fitting:
+            return fitting[0]
+        return self._routed_again(hop, asked, path, taken) or found[-1]
+
+    def _routed_again(self, hop: Hop, asked: Ends, path: Path, taken: str) -> Decision | None:
+        """The route by the source that a packet left with, where that gives the interface it took."""
+        if hop.ends.source == asked.source:
+            return None
+        later = dataclasses.replace(asked, source=hop.ends.source, source_port=hop.ends.source_port)
+        again = self.route(hop.place, later, path.packet.protocol, "", 0)
+        return dataclasses.replace(again, again=later.source) if again.leads_to(taken) else None
+
+    def _hands_to(self, found: Decision, path: Path, hop: Hop) -> bool:
+        """Whether a gateway is the node that the packet came to next, as far as is known."""
+        later = path.hops[path.hops.index(hop) + 1 :]
+        following = next((entry.node for entry in later if "bridged" not in entry.changes), "")
+        gateways = [{node for node, _ in self.lab.owners(gateway)} if gateway else set() for gateway, _ in found.ways]
+        return not following or any(not owners or following in owners for owners in gateways)
 
     def _at_routing(self, hop: Hop) -> Ends:
         """The ends of a packet when it is routed. What went nowhere may have been translated before."""

@@ -36,7 +36,7 @@ class Stream:
 
 
 @contextlib.contextmanager
-def stream(session: Session, source: str, target: str, address: str) -> Iterator[Stream]:
+def stream(session: Session, source: str, target: str, address: str, port: int = PORT) -> Iterator[Stream]:
     """Send from one node (or pod) to the address of another for the length of the block.
 
     Yields once ten datagrams have arrived; at the end, waits for those still on their way.
@@ -47,9 +47,9 @@ def stream(session: Session, source: str, target: str, address: str) -> Iterator
         session.runtime.socket(target, None, socket.AF_INET, socket.SOCK_DGRAM) as receiver,
         session.runtime.socket(source, None, socket.AF_INET, socket.SOCK_DGRAM) as sender,
     ):
-        receiver.bind((address, PORT))
+        receiver.bind((address, port))
         receiver.setblocking(False)
-        thread = threading.Thread(target=_send, args=(flow, sender, address, stop))
+        thread = threading.Thread(target=_send, args=(flow, sender, (address, port), stop))
         thread.start()
         try:
             assert until(lambda: _receive(flow, receiver) >= 10, Deadline(5)), f"no traffic at all: {flow.report()}"
@@ -63,10 +63,10 @@ def stream(session: Session, source: str, target: str, address: str) -> Iterator
         until(lambda: _receive(flow, receiver) == flow.sent, Deadline(2))
 
 
-def _send(flow: Stream, sender: socket.socket, address: str, stop: threading.Event) -> None:
+def _send(flow: Stream, sender: socket.socket, address: tuple[str, int], stop: threading.Event) -> None:
     while not stop.wait(PERIOD):
         try:
-            sender.sendto(flow.sent.to_bytes(8, "big"), (address, PORT))
+            sender.sendto(flow.sent.to_bytes(8, "big"), address)
         except OSError as error:
             flow.refused.append(f"{flow.sent}: {error}")
         flow.sent += 1

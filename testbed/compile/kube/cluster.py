@@ -15,10 +15,13 @@ from testbed.compile.kube.calico_ipam import Assignment, assign, request
 from testbed.compile.kube.calico_services import ServiceRoutes, service_routes
 from testbed.compile.kube.cluster_checks import refusals
 from testbed.compile.kube.cluster_nodes import internal_ip, named, node_objects
+from testbed.compile.kube.egress_checks import Scene
+from testbed.compile.kube.egress_election import Egress
+from testbed.compile.kube.egress_nodes import announcement_problems, decide
 from testbed.compile.kube.instances import PodInstance, with_addresses
 from testbed.compile.kube.kube_proxy.service_ports import is_proxied
 from testbed.compile.kube.metallb_alloc import allocate, assigned
-from testbed.compile.kube.metallb_announce import Announcements, announce
+from testbed.compile.kube.metallb_announce import Announcements
 from testbed.compile.kube.metallb_config import Config as MetalLBConfig
 from testbed.compile.kube.metallb_config import read as read_metallb
 from testbed.compile.kube.return_paths import return_path_problems
@@ -33,6 +36,7 @@ from testbed.model import calico, kube
 from testbed.model.images import Catalogue
 from testbed.model.lab import Cluster, Lab
 from testbed.model.metallb import BGPPeer
+from testbed.model.ovn import EgressService
 from testbed.model.workloads import Ingress, IngressClass, Secret
 
 BLOCK_SIZE = 26  # prefix length of a node's IPAM block, Calico's default
@@ -58,6 +62,8 @@ class Built:
     bgp: BgpCluster
     metallb: MetalLBConfig
     metallb_peers: tuple[BGPPeer, ...]
+    scene: Scene
+    egresses: tuple[Egress, ...]
     announcements: Announcements
     ingress_config: str
 
@@ -112,13 +118,18 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
     slices = _slices(services, instances, addresses, manifests)
     allocation = allocate(services, metallb, manifests.of(kube.Namespace))
     services = assigned(services, allocation)
-    announcements = announce(services, slices, metallb, nodes)
+    scene = Scene(lab, cluster, topology, nodes, services, slices, instances, addresses)
+    egress = decide(scene, manifests.of(EgressService), metallb)
+    nodes, announcements = egress.nodes, egress.announcements
     bgp = _bgp(nodes, manifests, pools, assignment, services, slices)
     config, found = "", []
     if cluster.provider == "embedded":
         config, found = ingress.nginx(manifests.of(Ingress), manifests.of(IngressClass), services, slices)
         found += return_path_problems(lab, cluster, topology, services)
-    _stop([*allocation.problems, *announcements.problems, *calico_check.problems(bgp), *found])
+        if egress.egresses:
+            advertised = {node.name: service_routes(bgp, bgp.node(node.name), 4).advertised for node in nodes}
+            found += announcement_problems(egress.egresses, announcements, advertised)
+    _stop([*allocation.problems, *egress.problems, *announcements.problems, *calico_check.problems(bgp), *found])
     hosts = {node.name: internal_ip(node) for node in nodes}
     return Built(
         lab=lab,
@@ -132,6 +143,8 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
         bgp=bgp,
         metallb=metallb,
         metallb_peers=manifests.of(BGPPeer),
+        scene=scene,
+        egresses=egress.egresses,
         announcements=announcements,
         ingress_config=config,
     )

@@ -10,6 +10,7 @@ from testbed.compile.base import with_base
 from testbed.compile.kube import calico_bird, ingress, metallb_frr, netfilter, node_vrfs
 from testbed.compile.kube.calico_network import PodNetwork, nat_outgoing, node_sysctls, pod_network
 from testbed.compile.kube.cluster import Built, pod_node
+from testbed.compile.kube.egress_nodes import egress_of
 from testbed.compile.kube.instances import PodInstance
 from testbed.compile.kube.kube_proxy.config import ProxyConfig
 from testbed.compile.kube.kube_proxy.planned import Planned, planned
@@ -33,9 +34,10 @@ def node_plan(built: Built, name: str) -> plan.Node:
     own = built.pods_on(name)
     networks = {pod.key: _network(built, pod) for pod in own if not pod.host_network}
     path = node_return_path(built.lab, built.cluster, built.topology, built.services, name)
+    egress = egress_of(built.scene, built.egresses, name)
     proxy = _kube_proxy(built, name)
     cali = [plan.Interface(network.host_interface, addresses=(), mac=network.host_mac) for network in networks.values()]
-    routes = [*_default_routes(built, name), *path.routes]
+    routes = [*_default_routes(built, name), *path.routes, *egress.routes]
     routes += node_vrfs.routes(built.topology, name, uplinks(built.lab, built.topology, name))
     routes += [route for network in networks.values() for route in network.host_routes]
     settings = [*sysctls.ROUTER, *node_sysctls((4,)), *proxy.sysctls]
@@ -48,8 +50,8 @@ def node_plan(built: Built, name: str) -> plan.Node:
         vrfs=built.topology.vrfs(name),
         interfaces=(*interfaces(built.topology, name), *cali, *proxy.interfaces),
         routes=tuple(routes),
-        rules=(*node_vrfs.rules(built.cluster), *path.rules),
-        rulesets=(*_rulesets(built, proxy), *path.rulesets),
+        rules=(*node_vrfs.rules(built.cluster), *egress.rules, *path.rules),
+        rulesets=(*_rulesets(built, proxy), *path.rulesets, *egress.rulesets),
         sysctls=(*settings, *sysctls.stated(node.sysctls)),
         directories=programs.directories,
         files=with_base(programs.files, name, (built.node_ips[name],)),

@@ -90,12 +90,14 @@ def announce(
     config: Config,
     nodes: Sequence[Node],
     speakers: Speakers | None = None,
+    only: Mapping[str, str] | None = None,
 ) -> Announcements:
     """Decide who announces what.
 
     Args:
         services: with their addresses in their status (`metallb_alloc.assigned`).
         slices: the endpoints of any services.
+        only: key of a Service → the one node that may announce it.
     """
     speakers = speakers or Speakers()
     tables: dict[str, _Table] = {node.name: _Table() for node in nodes}
@@ -111,8 +113,10 @@ def announce(
             problems.append(_problem(service, f"no pool holds its addresses {quoted(addresses)}"))
             continue
         case = _Case(service, addresses, pool, tuple(endpoints.get(service.key, ())), config, speakers)
-        bgp, obstacles = _announce_bgp(case, nodes, tables)
-        l2, l2_obstacles = _announce_l2(case, nodes)
+        chosen = (only or {}).get(service.key)
+        by = [node for node in nodes if chosen in (None, node.name)]
+        bgp, obstacles = _announce_bgp(case, by, tables)
+        l2, l2_obstacles = _announce_l2(case, by)
         problems += (_problem(service, text) for text in dict.fromkeys([*obstacles, *l2_obstacles]))
         if bgp or l2.l2:
             decided[service.key] = replace(l2, bgp=bgp)

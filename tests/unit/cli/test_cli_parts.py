@@ -38,7 +38,7 @@ def test_completion_offers_what_there_is(machine: Machine, tmp_path: Path, monke
     (tmp_path / "ether" / "own.yaml").touch()
     (tmp_path / "edit.txt").touch()
     assert complete.running_labs("f") == ["fake"]
-    assert complete.labs("e") == ["edge", "ether/"]
+    assert complete.labs("e") == ["edge", "egress", "ether/"]
     assert complete.labs("ether/") == ["ether/own.yaml"]
     assert complete.nodes(context(lab=""), "") == ["h1", "r1"]
     assert complete.nodes(context(lab="fake"), "r") == ["r1"]

@@ -63,7 +63,7 @@ def test_golden_routers_with_vrf_devices(golden: Callable[[Path, str], None]) ->
 
 
 def test_every_lab_has_a_golden_plan() -> None:
-    assert NAMES == ["edge", "two-routers", "vrf-host", "vrf-return-path"]
+    assert NAMES == ["edge", "egress", "two-routers", "vrf-host", "vrf-return-path"]
     assert sorted(path.stem for path in GOLDEN.glob("*.json")) == NAMES
 
 

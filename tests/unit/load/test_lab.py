@@ -70,7 +70,11 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("egde", "did you mean edge?"), ("a" * 300, "choose from edge, two-routers"), ("no\0name", "choose from edge, ")],
+    [
+        ("egde", "did you mean edge?"),
+        ("a" * 300, "choose from edge, egress, two-routers"),
+        ("no\0name", "choose from edge, "),
+    ],
 )
 def test_no_such_lab(name: str, hint: str) -> None:
     with pytest.raises(InputError) as caught:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from testbed.errors import InputError, Position
 from testbed.load.manifests import KINDS, Manifests, load_manifests, read_manifests
-from testbed.model import calico, kube, metallb, workloads
+from testbed.model import calico, kube, metallb, ovn, workloads
 from testbed.model.base import Model
 
 SERVICE = "apiVersion: v1\nkind: Service\nmetadata: {{name: {}}}\nspec: {{ports: [{{port: 80}}]}}\n"
@@ -24,7 +24,7 @@ def loaded(text: str) -> Manifests:
 
 
 def test_each_kind_has_one_model() -> None:
-    models = (*kube.KINDS, *workloads.KINDS, *metallb.KINDS, *calico.KINDS)
+    models = (*kube.KINDS, *workloads.KINDS, *metallb.KINDS, *calico.KINDS, *ovn.KINDS)
     names = Counter((version, model.model_fields["kind"].default) for model in models for version in model.api_versions)
     assert [name for name, count in names.items() if count > 1] == []
     assert len(KINDS) == len(names)
