@@ -99,7 +99,7 @@ def mtus(session: Session) -> set[int]:
         for node in session.plan.nodes
         for vrf in (None, *node.vrfs)
         for link in json.loads(session.runtime.run(node.name, vrf, ("ip", "-j", "link")))
-        if link["ifname"] != "lo"
+        if link["ifname"] in {entry.name for entry in node.interfaces if entry.kind in ("veth", "bridge")}
     }
 
 
