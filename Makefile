@@ -24,6 +24,8 @@ VM := qemu-system-x86 linux-image-amd64 busybox-static file kmod
 # What must be there in it: nothing may be left out for want of it.
 VM_NEEDS := netns,programs,kernel,vrf,ipvs,ipset,ipip,vxlan,vlan,netem,dummy
 VM_LAST ?= 2400
+# An engine's data is in the machine's memory.
+VM_MEMORY ?= 6G
 
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
@@ -99,8 +101,8 @@ e2e-docker: setup-dev
 
 # All tests in one machine; then those of `testbed vm` itself, which boot their own.
 e2e-vm: setup-vm
-	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --timeout $(VM_LAST) -- \
-		$(abspath $(BIN))/pytest -m "live and vm" tests
+	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --memory $(VM_MEMORY) \
+		--timeout $(VM_LAST) -- $(abspath $(BIN))/pytest -o faulthandler_timeout=600 -m "live and vm" tests
 	$(BIN)/pytest -m vm_boot tests
 
 e2e-containerlab: setup-dev
