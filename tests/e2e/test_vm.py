@@ -118,13 +118,17 @@ def test_a_command_has_its_streams_folder_environment_and_status(tmp_path: Path)
 
 
 def test_on_a_terminal_keys_go_to_the_command_and_kill_9_leaves_nothing(tmp_path: Path):
-    script = "trap 'echo caught' INT; stty size; tty; read one; echo got $one; cat; touch ended; exec cat"
+    script = (
+        "trap 'echo caught' INT; stty size; tty; read one; echo got $one; sed -u s/ping/pong/; touch ended; exec cat"
+    )
     with on_terminal("--", "sh", "-c", script, folder=tmp_path) as (command, terminal, until_it_says):
         until_it_says("24 80")
         until_it_says("/dev/pts/")
         os.write(terminal, b"word\n")
         until_it_says("got word")
-        os.write(terminal, b"\x03")  # Ctrl-C ends the first cat, and the shell goes on
+        os.write(terminal, b"ping\n")
+        until_it_says("pong")  # sed runs
+        os.write(terminal, b"\x03")  # Ctrl-C ends it, and the shell goes on
         assert until((tmp_path / "ended").exists, Deadline(60))
         until_it_says("caught")
         assert any(machine(entry.argv) for entry in processes()), "a machine that runs is not seen"
