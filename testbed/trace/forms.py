@@ -23,7 +23,7 @@ from testbed.plan import Protocol
 WINDOW = 1 << 20
 """Bytes of a TCP stream, from its beginning, that are followed: a packet belongs to the flow when its sequence or
 acknowledgement number is at most so far above the flow's mark. A packet of another connection does with a probability
-of 1 in 2000."""
+of 1 in 2000; it is sorted out afterwards."""
 
 _ARP = (Field(4, 0, 0x00010800),)  # Ethernet, IPv4 (RFC 826): cannot be taken for the first bytes of an IP header
 _FRAGMENT = Field(2, 6, 1, 0x1FFF, 0x1FFE)  # an offset of 1 to 0x1FFF

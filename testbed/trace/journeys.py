@@ -137,6 +137,10 @@ def _datagram(packet: Packet) -> tuple[object, ...]:
     return packet.ends.source, packet.ends.destination, packet.protocol, packet.ident
 
 
+def _sockets(ends: Ends) -> tuple[tuple[str, int], tuple[str, int]]:
+    return (ends.source, ends.source_port), (ends.destination, ends.destination_port)
+
+
 class _Sorter:
     """Tells the flow's packets from others, and their direction."""
 
@@ -145,6 +149,7 @@ class _Sorter:
         self.word = question.mark.to_bytes(4, "big")
         self.asked: set[Ends] = set()
         self.asked = {entry.packet.ends for entry in seen if self._begins(entry.packet)}
+        self.sockets = {socket for ends in self.asked for socket in _sockets(ends)}
 
     def sort(self, packet: Packet) -> tuple[Direction | None, Direction | None]:
         """(direction, of an error: the direction of its subject); None: it belongs to something else."""
@@ -171,7 +176,14 @@ class _Sorter:
                 return self._segment(packet) if packet.protocol == IPPROTO_TCP else None
 
     def _segment(self, packet: Packet) -> Direction | None:
-        """By its numbers; where both fit (the server may have begun with a number close by), by its ends."""
+        """By its numbers; where both fit (the server may have begun with a number close by), by its ends.
+
+        Another connection's numbers fit now and then (WINDOW), but it has neither the address and port of the client
+        nor those of the server, as they were at any place; the flow's own packets have one of the two also where an
+        answer was not translated back.
+        """
+        if self.sockets and self.sockets.isdisjoint(_sockets(packet.ends)):  # none: the first packet was not seen
+            return None
         there = (packet.seq - self.question.mark) % (1 << 32) <= WINDOW
         back = bool(packet.flags & ACK) and (packet.ack - self.question.mark) % (1 << 32) <= WINDOW
         if there and back:
