@@ -1,7 +1,7 @@
 # make lab-up    sets up what is missing, brings the lab up and proves it      LAB=edge RUNTIME=netns|docker|containerlab
 # make lab-down  takes it down
 # make test      sets up, then lint, types, layers, unit tests, end-to-end tests on namespaces
-# make test-all  the same with every capability required, then the two that follow
+# make test-all  the same with every capability required, then the two that follow; one failure does not end it
 # make test-docker  the docker runtime: on the engine that answers, else on one START_DOCKERD starts
 # make test-vm   what needs a distribution's kernel, in a virtual machine; docs/vm.md
 # make test-containerlab  the containerlab runtime: with containerlab on PATH, where it runs (docs/containerlab.md)
@@ -70,8 +70,8 @@ test: lint unit e2e
 
 test-all: export TESTBED_REQUIRE = netns,docker,vm
 test-all: setup-dev setup-docker setup-vm
-	@$(MAKE) test
-	scripts/with-docker $(MAKE) e2e-docker e2e-vm VM_NEEDS=$(VM_NEEDS),docker
+	@status=0; $(MAKE) --keep-going test || status=$$?; \
+	scripts/with-docker $(MAKE) --keep-going e2e-docker e2e-vm VM_NEEDS=$(VM_NEEDS),docker || status=$$?; exit $$status
 
 test-docker: export TESTBED_REQUIRE = netns,docker
 test-docker: setup-dev setup-docker
