@@ -15,16 +15,14 @@ import test_in_place
 from conftest import EDGE, TWO_ROUTERS, assert_flows, own_name, running
 from e2e_host import Facts, differences, now, remains, snapshot
 from test_clab_topologies import write_all
-from test_docker import docker_facts, faults_of, table, testbed
+from test_docker import assert_nothing_left_by_an_up_that_fails, docker_facts, faults_of, table, testbed
 from test_killed_up import TESTBED, kill_at_random_instants
 
 from testbed import run
 from testbed.errors import CommandError, DeployError
 from testbed.export import clab_topology
 from testbed.export.containerlab import links_between
-from testbed.plan import Node, Plan, Process
 from testbed.runtime import clab, engine, image
-from testbed.runtime.supervised import STATE
 from testbed.session import Session, compiled
 from testbed.session import running as running_labs
 from testbed.wait import Deadline, until
@@ -233,15 +231,7 @@ def test_up_and_down_leave_nothing():
 
 
 def test_an_up_that_fails_leaves_nothing():
-    name = own_name("fails")
-    before = facts()
-    plan = Plan(name, nodes=(Node("a", "host"), Node("b", "host", processes=(Process("no", ("/no/such/program",)),))))
-    with Session(name, "containerlab") as session:
-        with pytest.raises(DeployError, match="/no/such/program"):
-            session.up(plan)
-        assert not session.exists
-    assert differences(before, facts()) == []
-    assert not (STATE / name).exists()
+    assert_nothing_left_by_an_up_that_fails("containerlab", facts)
 
 
 @pytest.mark.parametrize(("lab", "instants"), [(TWO_ROUTERS, 10), (EDGE, 2)], ids=["two-routers", "edge"])

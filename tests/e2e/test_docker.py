@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -270,16 +270,25 @@ def test_up_and_down_leave_nothing():
     assert differences(engine_before, docker_facts()) == []
 
 
-def test_an_up_that_fails_leaves_nothing():
+def assert_nothing_left_by_an_up_that_fails(runtime: str, facts: Callable[[], Facts]) -> None:
+    """An `up` on a runtime, one of whose programs does not exist.
+
+    Args:
+        facts: what may be left, as `differences` compares it.
+    """
     name = own_name("fails")
-    before = docker_facts()
+    before = facts()
     plan = Plan(name, nodes=(Node("a", "host"), Node("b", "host", processes=(Process("no", ("/no/such/program",)),))))
-    with Session(name, "docker") as session:
+    with Session(name, runtime) as session:
         with pytest.raises(DeployError, match="/no/such/program"):
             session.up(plan)
         assert not session.exists
-    assert differences(before, docker_facts()) == []
+    assert differences(before, facts()) == []
     assert not (STATE / name).exists()
+
+
+def test_an_up_that_fails_leaves_nothing():
+    assert_nothing_left_by_an_up_that_fails("docker", docker_facts)
 
 
 @pytest.mark.parametrize(("lab", "instants"), [(TWO_ROUTERS, 10), (EDGE, 2)], ids=["two-routers", "edge"])

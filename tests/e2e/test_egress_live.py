@@ -5,22 +5,21 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import json
-import shutil
 import socket
 import struct
 import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from conftest import LABS, assert_flows, own_name
+from conftest import LABS, assert_flows
+from e2e_changing import ChangingLab, as_shipped, brought_up
 from e2e_traffic import PERIOD, stream
 
 from testbed.plan import MAIN_TABLE
-from testbed.session import Session, compiled
+from testbed.session import Session
 from testbed.wait import Deadline, until
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
@@ -33,18 +32,8 @@ ETH_P_ALL, ETH_P_IP, PACKET_OUTGOING = 0x0003, 0x0800, 4  # linux/if_ether.h, li
 SOL_PACKET, PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
 
 
-@dataclass
-class Changing:
+class Changing(ChangingLab):
     """A running lab whose files the tests edit."""
-
-    session: Session
-    folder: Path
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        path = self.folder / file
-        text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
-        path.write_text(text.replace(old, new))
 
     def exclude(self, node: str) -> None:
         self.edit(
@@ -55,9 +44,6 @@ class Changing:
         """Take the EgressService out of the manifests."""
         path = self.folder / EGRESS
         path.write_text(path.read_text().partition("---")[0])
-
-    def up(self) -> None:
-        self.session.up(compiled(str(self.folder), self.session.name), timeout=120)
 
     @property
     def translator(self) -> str:
@@ -80,25 +66,15 @@ class Changing:
 
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory) -> Iterator[Changing]:
-    folder = tmp_path_factory.mktemp("lab") / "egress"
-    shutil.copytree(LABS / "egress", folder)
-    with Session(own_name("egress")) as session:
-        try:
-            session.up(compiled(str(folder), session.name))
-            yield Changing(session, folder)
-        finally:
-            session.down()
+    with brought_up(Changing, str(LABS / "egress"), "egress", tmp_path_factory.mktemp("lab") / "egress") as found:
+        yield found
 
 
 @pytest.fixture
 def lab(changing) -> Iterator[Changing]:
     """The lab as labs/egress describes it, all flows passing; for the next test the files are put back."""
-    originals = {path: path.read_bytes() for path in changing.folder.rglob("*.yaml")}
-    changing.up()
-    assert_flows(changing.session)
-    yield changing
-    for path, content in originals.items():
-        path.write_bytes(content)
+    with as_shipped(changing) as found:
+        yield found
 
 
 # --- what is on the wires ---------------------------------------------------------------------------------------------
@@ -197,8 +173,8 @@ class Conversation:
 
 
 @contextlib.contextmanager
-def conversation(session: Session, source: str) -> Iterator[Conversation]:
-    """Ask the server about 100 times a second from one port, for the length of the block."""
+def talking(session: Session, source: str) -> Iterator[Conversation]:
+    """Ask the server about 100 times a second from one port, answered or not, for the length of the block."""
     talk, stop = Conversation(), threading.Event()
     with session.runtime.socket(source, None, socket.AF_INET, socket.SOCK_DGRAM) as asker:
         asker.connect((SERVER, PORT))
@@ -206,13 +182,20 @@ def conversation(session: Session, source: str) -> Iterator[Conversation]:
         thread = threading.Thread(target=_talk, args=(source, talk, asker, stop))
         thread.start()
         try:
-            assert until(lambda: len(talk.answered) >= 10, Deadline(5)), f"{source} had no answers at all"
             yield talk
-            before = len(talk.answered)
-            assert until(lambda: len(talk.answered) >= before + 10, Deadline(30)), talk.report(source)
         finally:
             stop.set()
             thread.join()
+
+
+@contextlib.contextmanager
+def conversation(session: Session, source: str) -> Iterator[Conversation]:
+    """The same, where the server must answer before the block and after it."""
+    with talking(session, source) as talk:
+        assert until(lambda: len(talk.answered) >= 10, Deadline(5)), f"{source} had no answers at all"
+        yield talk
+        before = len(talk.answered)
+        assert until(lambda: len(talk.answered) >= before + 10, Deadline(30)), talk.report(source)
 
 
 def _talk(name: str, talk: Conversation, asker: socket.socket, stop: threading.Event) -> None:
@@ -311,7 +294,7 @@ def test_without_it_pods_leave_by_the_default_route(lab):
     lab.delete()
     with capture(lab.session) as during, contextlib.ExitStack() as stack:
         for pod in pods:
-            stack.enter_context(sending(lab.session, pod))
+            stack.enter_context(talking(lab.session, pod))
         lab.up()
         assert until(lambda: during.packets[-1:] and len(by_mgmt(during)) >= 20, Deadline(5)), "nothing took mgmt"
     assert not [packet for packet in during.packets if BALANCED in packet and packet.interface == "eth0"]
@@ -327,22 +310,6 @@ def by_mgmt(found: Capture) -> list[Sent]:
     return [packet for packet in found.to(SERVER) if packet.source.startswith("172.16.1.")]
 
 
-@contextlib.contextmanager
-def sending(session: Session, source: str) -> Iterator[None]:
-    """Send from one port to the server, whether it is answered or not, for the length of the block."""
-    talk, stop = Conversation(), threading.Event()
-    with session.runtime.socket(source, None, socket.AF_INET, socket.SOCK_DGRAM) as asker:
-        asker.connect((SERVER, PORT))
-        asker.setblocking(False)
-        thread = threading.Thread(target=_talk, args=(source, talk, asker, stop))
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-
 def test_when_it_comes_what_was_open_leaves_rightly_or_not_at_all(lab):
     """A socket that sent before has a connection that was translated to a node's address."""
     text = (lab.folder / EGRESS).read_text()
@@ -350,7 +317,7 @@ def test_when_it_comes_what_was_open_leaves_rightly_or_not_at_all(lab):
     lab.up()
     with contextlib.ExitStack() as stack:
         for node in NODES:
-            stack.enter_context(sending(lab.session, lab.pod(node)))
+            stack.enter_context(talking(lab.session, lab.pod(node)))
         with capture(lab.session) as before:
             assert until(lambda: len(by_mgmt(before)) >= 20, Deadline(5)), "nothing took mgmt"
         (lab.folder / EGRESS).write_text(text)

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
-from conftest import EDGE, assert_flows, own_name, pids
+from conftest import EDGE, assert_flows, pids
+from e2e_changing import ChangingLab, as_shipped, brought_up
 from e2e_traffic import Stream, stream
 
 from testbed.plan.diff import PlanDiff
-from testbed.session import Session, compiled
+from testbed.session import Session
 from testbed.wait import Deadline, until
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
@@ -22,21 +20,8 @@ WEB = "manifests/web.yaml"
 LAST_LINK = "  - {endpoints: [pe2, {node: smf, ipv4: 10.10.10.10}], vrf: sbi, ipv4: 10.10.10.0/24}\n"
 
 
-@dataclass
-class Changing:
+class Changing(ChangingLab):
     """A running lab whose files the tests edit, and two streams through it to be watched."""
-
-    session: Session
-    folder: Path
-
-    def edit(self, file: str, old: str, new: str) -> None:
-        path = self.folder / file
-        text = path.read_text()
-        assert text.count(old) == 1, f"{old!r} stands {text.count(old)} times in {file}"
-        path.write_text(text.replace(old, new))
-
-    def up(self) -> PlanDiff:
-        return self.session.up(compiled(str(self.folder), self.session.name), timeout=120)  # frr-reload.py is slow
 
     def up_with_traffic(self) -> PlanDiff:
         """Apply the files while datagrams go from amf to smf, and across the fabric from one pod to another."""
@@ -64,25 +49,15 @@ def address_of(session: Session, node: str) -> str:
 
 @pytest.fixture(scope="module")
 def changing(tmp_path_factory) -> Iterator[Changing]:
-    folder = tmp_path_factory.mktemp("lab") / "edge"
-    shutil.copytree(EDGE, folder)
-    with Session(own_name("change")) as session:
-        try:
-            session.up(compiled(str(folder), session.name))
-            yield Changing(session, folder)
-        finally:
-            session.down()
+    with brought_up(Changing, EDGE, "change", tmp_path_factory.mktemp("lab") / "edge") as found:
+        yield found
 
 
 @pytest.fixture
 def lab(changing) -> Iterator[Changing]:
     """The lab as labs/edge describes it, all flows passing; for the next test the files are put back."""
-    originals = {path: path.read_bytes() for path in changing.folder.rglob("*.yaml")}
-    changing.up()
-    assert_flows(changing.session)
-    yield changing
-    for path, content in originals.items():
-        path.write_bytes(content)
+    with as_shipped(changing) as found:
+        yield found
 
 
 def test_replicas(lab):
