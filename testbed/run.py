@@ -49,6 +49,23 @@ class Namespaces:
     pid: int
     device: str = ""
 
+    @classmethod
+    def of(cls, node: str, process: Path) -> Namespaces:
+        """Those of a process by its /proc directory, opened, all or none. Raises OSError when it has ended."""
+        with contextlib.ExitStack() as opened:
+            descriptors = []
+            for kind in ("net", "mnt", "uts", "ipc", "pid"):
+                descriptors.append(os.open(process / "ns" / kind, os.O_RDONLY | os.O_CLOEXEC))
+                opened.callback(os.close, descriptors[-1])
+            opened.pop_all()  # only where one cannot be opened are the others closed again
+        net, mnt, uts, ipc, pid = descriptors
+        return cls(node, net, mnt, uts, ipc, pid)
+
+    def close(self) -> None:
+        """Let go of them."""
+        for descriptor in (self.net, self.mnt, self.uts, self.ipc, self.pid):
+            os.close(descriptor)
+
 
 def _checked(result: int, what: str) -> None:
     if result != 0:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
 LABEL = "testbed.appliance"
 # The engine mounts files of its own over these when a container starts.
 MOUNTED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
-KINDS = ("net", "mnt", "uts", "ipc", "pid")
 SYSCTLS = "/proc/sys/net"
 FIRST = 1  # the number of a container's first process, in the container
 
@@ -138,7 +136,7 @@ class Appliance(Supervisor):
 
     def __init__(self, pid: int, node: str, where: str) -> None:
         super().__init__(Path(f"/proc/{pid}"), where)
-        self._pid, self._node = pid, node
+        self._node = node
         self._spaces: Namespaces | None = None
         self._entering = threading.Lock()
 
@@ -181,27 +179,17 @@ class Appliance(Supervisor):
     def node(self, node: str) -> tuple[Namespaces, dict[str, int], int]:
         with self._entering:
             if self._spaces is None:
-                with contextlib.ExitStack() as opened:
-                    net, mnt, uts, ipc, pid = (self._namespace(kind, opened) for kind in KINDS)
-                    spaces = Namespaces(node, net, mnt, uts, ipc, pid)
-                    opened.pop_all()  # only where one cannot be opened are the others closed again
-                self._spaces = spaces
+                try:
+                    self._spaces = Namespaces.of(node, self._path)
+                except OSError:
+                    raise NoSuchLabError(f"{self._where} is not running") from None
             return self._spaces, {}, FIRST
-
-    def _namespace(self, kind: str, opened: contextlib.ExitStack) -> int:
-        try:
-            descriptor = os.open(f"{self._path}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            raise NoSuchLabError(f"{self._where} is not running") from None
-        opened.callback(os.close, descriptor)
-        return descriptor
 
     def forget_namespaces(self, node: str = "") -> None:  # noqa: ARG002 - it is one node
         with self._entering:
             if self._spaces is not None:
                 spaces, self._spaces = self._spaces, None
-                for descriptor in (spaces.net, spaces.mnt, spaces.uts, spaces.ipc, spaces.pid):
-                    os.close(descriptor)
+                spaces.close()
 
     # --- state --------------------------------------------------------------------------------------------------------
 

@@ -6,9 +6,7 @@ rest is Kubernetes' own. They are found by kind's labels and the engine's networ
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,7 +21,6 @@ from testbed.wait import Deadline, until
 
 CONFIG, KUBECONFIG, CONTAINERS = "kind.yaml", "kubeconfig", "containers.json"  # in the lab's folder
 LAST = 60.0  # seconds the engine has to remove what kind made
-NAMESPACES = ("net", "mnt", "uts", "ipc", "pid")
 
 
 class KindNodesRuntime(DockerRuntime):
@@ -188,13 +185,9 @@ class KindNodesRuntime(DockerRuntime):
             if container is None or container.state != "running":
                 raise NoSuchNodeError(f"node {node} does not run")
             pid = self._process(node, container.id)
-            opened = (os.open(f"/proc/{pid}/ns/{kind}", os.O_RDONLY | os.O_CLOEXEC) for kind in NAMESPACES)
-            net, mnt, uts, ipc, pids = opened
-            self._open[node] = (pid, Namespaces(node, net, mnt, uts, ipc, pids))
+            self._open[node] = (pid, Namespaces.of(node, Path(f"/proc/{pid}")))
         return self._open[node]
 
     def _let_go(self, node: str) -> None:
         if known := self._open.pop(node, None):
-            for kind in NAMESPACES:
-                with contextlib.suppress(OSError):
-                    os.close(getattr(known[1], kind))
+            known[1].close()

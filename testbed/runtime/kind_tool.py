@@ -17,7 +17,7 @@ from testbed import run
 from testbed.errors import CommandError, UnsupportedError
 
 OLDEST = (0, 27, 0)  # whose nodes know nftables and kubeadm v1beta4
-CLUSTER, ROLE = "io.x-k8s.kind.cluster", "io.x-k8s.kind.role"  # labels of its containers
+CLUSTER = "io.x-k8s.kind.cluster"  # a label of its containers
 ADVICE = "`go install sigs.k8s.io/kind@v0.32.0` builds it, or see kind.sigs.k8s.io"
 IMAGE_TIME = 600.0  # seconds for one image to be loaded into all nodes
 

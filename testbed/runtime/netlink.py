@@ -50,7 +50,6 @@ RTNH_F_ONLINK = 4
 FR_ACT_TO_TBL = 1
 LOCAL_TABLE = 255
 CHUNK = 24 * 1024  # bytes a batch sends at once: well below the smallest default send buffer
-SOL_NETLINK, NETLINK_GET_STRICT_CHK = 270, 12
 
 
 @dataclass(frozen=True, slots=True)
