@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from testbed import run
-from testbed.deploy import apply, login
+from testbed.deploy import apply, login, needs
 from testbed.deploy.control import SessionState
 from testbed.deploy.readiness import describe_session, log_path, sessions
 from testbed.deploy.status import Outline, Status, take
@@ -24,7 +24,6 @@ from testbed.errors import (
     ProbeError,
     Problem,
     TestbedError,
-    UnsupportedError,
 )
 from testbed.events import Event, Observer, Step, ignore
 from testbed.model.names import host_label
@@ -38,17 +37,15 @@ from testbed.runtime import engine, kernel, lock, workshop
 from testbed.runtime.base import NodeState
 from testbed.runtime.containerlab import ContainerlabRuntime
 from testbed.runtime.kind_nodes import KindNodesRuntime
-from testbed.runtime.namespaces import forget_connections
 from testbed.runtime.netns import NetnsRuntime
 from testbed.runtime.netns import labs as netns_labs
 from testbed.runtime.supervised import STATE
-from testbed.trace.context import Fault
-from testbed.trace.steps import unmet
-from testbed.trace.tracer import Trace, Tracer
 
 if TYPE_CHECKING:
     from testbed.model.lab import Lab
     from testbed.report.page import FlowSection, LabSection
+    from testbed.trace.context import Fault
+    from testbed.trace.tracer import Trace, Tracer  # a tenth of a second that only those pay who follow packets
 
 RUNTIMES: dict[str, type[NetnsRuntime | KindNodesRuntime | ContainerlabRuntime]] = {
     "netns": NetnsRuntime,
@@ -170,16 +167,10 @@ def planned_node(plan: Plan, name: str) -> Node:
     return nodes[_meant(name, nodes, [node.name for node in plan.nodes if node.parent])]
 
 
-def _refuse_devices(plan: Plan) -> None:
-    """Raise UnsupportedError for a Plan with VRF devices on a kernel that has none."""
-    if any(node.vrf_devices for node in plan.nodes):
-        answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
-        if not answer.works:
-            raise UnsupportedError(f"VRF driver device: {answer.detail}; the driver netns does without")
-
-
 def faults(status: Status) -> tuple[Fault, ...]:
     """What a lab's status says is not as planned, as an explanation takes it."""
+    from testbed.trace.context import Fault
+
     found: list[Fault] = []
     for node in status.nodes:
         if not node.running:
@@ -268,7 +259,7 @@ class Session:
         with self._alone():
             self._refuse_elsewhere()
             self._refuse_without_containers(plan)
-            _refuse_devices(plan)
+            needs.refuse(plan)
             self.runtime.prepare(observer)
             change = apply.up(plan, self.runtime, self.directory, timeout=timeout, observer=told, keep=keep)
         warming.join()
@@ -283,6 +274,8 @@ class Session:
 
     def forget_connections(self) -> None:
         """Empty the tables of tracked connections of all nodes that have any."""
+        from testbed.runtime.namespaces import forget_connections  # pyroute2 takes 0.15 s to import
+
         for node in self.plan.nodes:
             for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):  # without rules nothing is tracked
                 forget_connections(self.runtime.network(node.name, vrf), node.name)
@@ -345,11 +338,11 @@ class Session:
         """The lab as it is now with these verdicts, for a report; each flow is asked once more, and followed."""
         from testbed.report.page import lab_section
 
-        return lab_section(
-            self.status(), self.plan, self.runtime.name, [self._section(verdict) for verdict in verdicts]
-        )
+        tracer = self._tracer()
+        now = take(tracer.plan, self.runtime)
+        return lab_section(now, tracer.plan, self.runtime.name, [self._section(entry, tracer) for entry in verdicts])
 
-    def _section(self, verdict: Verdict) -> FlowSection:
+    def _section(self, verdict: Verdict, tracer: Tracer[Verdict]) -> FlowSection:
         """A flow's verdict with the walk of its packets, and what the lab says of it where it failed."""
         from testbed.deploy import evidence
         from testbed.report.page import FlowSection
@@ -357,13 +350,12 @@ class Session:
         from testbed.report.sequence import sequence
         from testbed.report.walks import nodes_passed, walk_lines
 
-        plan = self.plan
-        said = () if verdict.passed else tuple(evidence.gather(plan, self.runtime, verdict.flow))
+        said = () if verdict.passed else tuple(evidence.gather(tracer.plan, self.runtime, verdict.flow))
         try:
-            trace = self.trace(verdict.flow)
+            trace = tracer.trace(verdict.flow)
         except (TestbedError, OSError) as error:
             return FlowSection(verdict, (f"its packets could not be followed: {error}",), evidence=said)
-        path = tuple(nodes_passed(plan, trace.walk))
+        path = tuple(nodes_passed(tracer.plan, trace.walk))
         return FlowSection(verdict, tuple(walk_lines(trace)), path, drawing(sequence(trace), alone=False), said)
 
     def outline(self) -> Outline:
@@ -452,18 +444,21 @@ class Session:
         chosen = self.chosen(names)
         plain = [flow for flow in chosen if not flow.steps]
         found = {verdict.flow.name: verdict for verdict in probes.run(plain, self.runtime, self.secrets(), on_verdict)}
-        for flow in chosen:
-            if flow.steps:
-                found[flow.name] = self._walked(flow)
+        if walked := [flow for flow in chosen if flow.steps]:
+            tracer = self._tracer()
+            for flow in walked:
+                found[flow.name] = self._walked(flow, tracer)
                 on_verdict(found[flow.name])
         verdicts = [found[flow.name] for flow in chosen]
         self._remember(verdicts)
         return verdicts
 
-    def _walked(self, flow: Flow) -> Verdict:
+    def _walked(self, flow: Flow, tracer: Tracer[Verdict]) -> Verdict:
         """The verdict of a flow with steps: its packets must have taken them, too."""
+        from testbed.trace.steps import unmet
+
         try:
-            trace = self._tracer().trace(flow, plain=True)
+            trace = tracer.trace(flow, plain=True)
         except TestbedError as error:
             detail = f"the question could not be asked: {error}"
             return Verdict(flow, Answer("error", detail), passed=False, reasons=(detail,))
@@ -500,13 +495,16 @@ class Session:
         return self._tracer().trace(flow)
 
     def _tracer(self) -> Tracer[Verdict]:
-        secrets = self.secrets()
+        """What follows flows through the lab as its Plan is now; good for many of them."""
+        from testbed.trace.tracer import Tracer
+
+        secrets, plan = self.secrets(), self.plan
         return Tracer(
             self.runtime,
-            self.plan,
+            plan,
             lambda flow, mark: probes.ask(flow, self.runtime, secrets, mark),
             lambda verdict: (not verdict.passed or verdict.answer.outcome != "ok", verdict.answer.detail),
-            lambda: faults(self.status()),
+            lambda: faults(take(plan, self.runtime)),
         )
 
     def _remember(self, verdicts: Sequence[Verdict]) -> None:

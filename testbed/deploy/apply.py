@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from testbed.deploy import commands, needs, rulesets
+from testbed.deploy import commands, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
 from testbed.errors import DeployError, NotReadyError
@@ -53,11 +53,9 @@ def up(
         What was applied. A lab that was not there has every node added.
 
     Raises:
-        UnsupportedError: the kernel lacks what the Plan needs; nothing was changed.
         DeployError, CommandError, NotReadyError: a new lab was taken down again (unless `keep`); one that was running
             before stays, and the next `up` makes it anew.
     """
-    needs.refuse(plan)
     old = stored_plan(directory) if runtime.exists() else None
     prepared = _prepared(old, plan)
     if old is None:

@@ -24,6 +24,10 @@ def features(plan: Plan) -> dict[str, kernel.Trial]:
 
 def refuse(plan: Plan) -> None:
     """Raise UnsupportedError, naming all of them, where this kernel lacks features that the Plan needs."""
+    if any(node.vrf_devices for node in plan.nodes):
+        answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
+        if not answer.works:
+            raise UnsupportedError(f"VRF driver device: {answer.detail}; the driver netns does without")
     if not (wanted := features(plan)):
         return
     answers = kernel.try_all(wanted)

@@ -18,7 +18,7 @@ from testbed.probe.result import Verdict
 from testbed.render import configs, pages
 from testbed.report.flows import source, target
 from testbed.report.picture import style_sheet, svg
-from testbed.report.topology import topology
+from testbed.report.topology import Topology, topology
 from testbed.report.words import count, duration
 
 
@@ -100,7 +100,7 @@ def _lab(lab: LabSection) -> dict[str, object]:
         "facts": ", ".join([*facts, count(len(plan.sessions), "BGP session"), count(len(plan.routes), "route")]),
         "picture": _drawn(svg(graph, alone=False)),
         "problems": lab.problems,
-        "flows": [_flow(lab, flow) for flow in lab.flows],
+        "flows": [_flow(plan.name, graph, flow) for flow in lab.flows],
         "sessions": [_session(*entry) for entry in lab.sessions],
     }
 
@@ -110,12 +110,12 @@ def _drawn(text: str) -> Markup:
     return Markup(text)  # noqa: S704
 
 
-def _flow(lab: LabSection, section: FlowSection) -> dict[str, object]:
+def _flow(lab: str, graph: Topology, section: FlowSection) -> dict[str, object]:
     verdict = section.verdict
     flow, answer = verdict.flow, verdict.answer
     port = f" port {flow.port}" if flow.port else ""
     return {
-        "id": f"{lab.plan.name}-{flow.name}",
+        "id": f"{lab}-{flow.name}",
         "name": flow.name,
         "source": source(flow),
         "target": target(flow),
@@ -130,12 +130,12 @@ def _flow(lab: LabSection, section: FlowSection) -> dict[str, object]:
         "detail": answer.detail,
         "evidence": (*answer.evidence, *section.evidence),
         "walk": section.walk,
-        "pictures": [*_path_picture(lab, section.path), *([_drawn(section.sequence)] if section.sequence else [])],
+        "pictures": [*_path_picture(graph, section.path), *([_drawn(section.sequence)] if section.sequence else [])],
     }
 
 
-def _path_picture(lab: LabSection, path: Sequence[str]) -> list[Markup]:
-    return [_drawn(svg(topology(lab.plan), path, alone=False))] if len(path) > 1 else []
+def _path_picture(graph: Topology, path: Sequence[str]) -> list[Markup]:
+    return [_drawn(svg(graph, path, alone=False))] if len(path) > 1 else []
 
 
 def _session(session: BgpSession, state: SessionState) -> dict[str, object]:

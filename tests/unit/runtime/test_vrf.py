@@ -16,6 +16,7 @@ import lab_texts_of_runtime
 import pytest
 
 from testbed import session
+from testbed.deploy import needs
 from testbed.errors import InputError, UnsupportedError
 from testbed.plan import Interface, Node, Plan
 from testbed.runtime import kernel
@@ -171,5 +172,5 @@ def test_devices_are_refused_where_the_kernel_has_none(monkeypatch: pytest.Monke
     monkeypatch.setattr(kernel, "try_all", answer(works=False))
     plan = Plan("a", (Node("r1", "router", vrfs=("red",), interfaces=(Interface("red", "vrf", "red", table=10),)),))
     with pytest.raises(UnsupportedError, match="VRF driver device: the kernel has no vrf devices"):
-        session._refuse_devices(plan)
-    session._refuse_devices(Plan("a", (Node("r1", "router", vrfs=("red",)),)))
+        needs.refuse(plan)
+    needs.refuse(Plan("a", (Node("r1", "router", vrfs=("red",)),)))
