@@ -79,14 +79,6 @@ def _apiserver() -> str:
     return f"not in PATH: {', '.join(absent)}" if absent else ""
 
 
-@functools.cache
-def _vrf() -> str:
-    from testbed.runtime import kernel
-
-    answer = kernel.try_all({"vrf": kernel.VRF})["vrf"]
-    return "" if answer.works else f"VRF devices: {answer.detail}"
-
-
 # What can be found missing before any lab is known, by name; "" means that it is there.
 _PROBES: Mapping[str, Callable[[], str]] = {
     "netns": _netns,

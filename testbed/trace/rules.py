@@ -176,9 +176,6 @@ def comment(listing: str, chain: str) -> str:
     return ""
 
 
-DENIALS = re.compile(r"-j (?:DROP|REJECT)|\bdrop\b|\breject\b")
-
-
 def denial(events: Sequence[RuleEvent]) -> RuleEvent | None:
     """The event that ended a packet's life."""
     return next((event for event in events if event.verdict == "drop"), None)
