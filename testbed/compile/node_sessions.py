@@ -10,9 +10,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from testbed.compile import bgp
-from testbed.compile.kube.calico_bgp import BirdSession, selected
+from testbed.compile.kube.calico.bgp import BirdSession, selected
 from testbed.compile.kube.cluster import Built
-from testbed.compile.kube.metallb_frr import MetalLBSession
+from testbed.compile.kube.metallb.frr import MetalLBSession
 from testbed.compile.propagation import Key, Session, Speaker
 from testbed.compile.topology import Topology
 from testbed.errors import Problem

@@ -1,7 +1,7 @@
 """MetalLB's resources as they are written: pools, peers, advertisements, BFD profiles, community aliases.
 
 Source of names, defaults and limits: MetalLB's API reference (metallb.io/v1beta1, v1beta2). What the API server would
-refuse by the schema is refused here; what MetalLB refuses on reading is found by `testbed.compile.kube.metallb_config`.
+refuse by the schema is refused here; what MetalLB refuses on reading is found by `testbed.compile.kube.metallb.config`.
 """
 
 from __future__ import annotations

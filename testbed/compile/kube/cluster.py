@@ -8,22 +8,24 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from testbed.compile.kube import calico_check, ingress, metallb_frr
-from testbed.compile.kube.calico_bgp import BgpCluster, BirdSession, bgp_node
-from testbed.compile.kube.calico_bgp import sessions as bird_sessions
-from testbed.compile.kube.calico_ipam import Assignment, assign, request
-from testbed.compile.kube.calico_services import ServiceRoutes, service_routes
+from testbed.compile.kube import ingress
+from testbed.compile.kube.calico import check as calico_check
+from testbed.compile.kube.calico.bgp import BgpCluster, BirdSession, bgp_node
+from testbed.compile.kube.calico.bgp import sessions as bird_sessions
+from testbed.compile.kube.calico.ipam import Assignment, assign, request
+from testbed.compile.kube.calico.services import ServiceRoutes, service_routes
 from testbed.compile.kube.cluster_checks import refusals
 from testbed.compile.kube.cluster_nodes import internal_ip, named, node_objects
-from testbed.compile.kube.egress_checks import Scene
-from testbed.compile.kube.egress_election import Egress
-from testbed.compile.kube.egress_nodes import announcement_problems, decide
+from testbed.compile.kube.egress.checks import Scene
+from testbed.compile.kube.egress.election import Egress
+from testbed.compile.kube.egress.nodes import announcement_problems, decide
 from testbed.compile.kube.instances import PodInstance, with_addresses
 from testbed.compile.kube.kube_proxy.service_ports import is_proxied
-from testbed.compile.kube.metallb_alloc import allocate, assigned
-from testbed.compile.kube.metallb_announce import Announcements
-from testbed.compile.kube.metallb_config import Config as MetalLBConfig
-from testbed.compile.kube.metallb_config import read as read_metallb
+from testbed.compile.kube.metallb import frr as metallb_frr
+from testbed.compile.kube.metallb.alloc import allocate, assigned
+from testbed.compile.kube.metallb.announce import Announcements
+from testbed.compile.kube.metallb.config import Config as MetalLBConfig
+from testbed.compile.kube.metallb.config import read as read_metallb
 from testbed.compile.kube.return_paths import return_path_problems
 from testbed.compile.kube.service_checks import check
 from testbed.compile.kube.services import api_service, completed

@@ -7,13 +7,15 @@ from collections.abc import Iterable
 from testbed import plan
 from testbed.compile import frr, sysctls
 from testbed.compile.base import with_base
-from testbed.compile.kube import calico_bird, ingress, metallb_frr, netfilter, node_vrfs
-from testbed.compile.kube.calico_network import PodNetwork, nat_outgoing, node_sysctls, pod_network
+from testbed.compile.kube import ingress, netfilter, node_vrfs
+from testbed.compile.kube.calico import bird as calico_bird
+from testbed.compile.kube.calico.network import PodNetwork, nat_outgoing, node_sysctls, pod_network
 from testbed.compile.kube.cluster import Built, pod_node
-from testbed.compile.kube.egress_nodes import egress_of
+from testbed.compile.kube.egress.nodes import egress_of
 from testbed.compile.kube.instances import PodInstance
 from testbed.compile.kube.kube_proxy.config import ProxyConfig
 from testbed.compile.kube.kube_proxy.planned import Planned, planned
+from testbed.compile.kube.metallb import frr as metallb_frr
 from testbed.compile.kube.return_paths import node_return_path
 from testbed.compile.kube.uplinks import default_uplink
 from testbed.compile.routers import interfaces

@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 import yaml
 from pydantic import ValidationError
 
-from testbed.compile.kube.metallb_alloc import Allocation, allocate, assigned
-from testbed.compile.kube.metallb_announce import Announcements, Speakers, announce
-from testbed.compile.kube.metallb_config import Config, read, validate
+from testbed.compile.kube.metallb.alloc import Allocation, allocate, assigned
+from testbed.compile.kube.metallb.announce import Announcements, Speakers, announce
+from testbed.compile.kube.metallb.config import Config, read, validate
 from testbed.errors import InputError, Problem
 from testbed.model import kube, metallb, workloads
 from testbed.model.kube import EndpointSlice, KubeObject, Namespace, Node, Service

@@ -15,8 +15,10 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from testbed.compile.kube import calico_bgp, calico_bird, calico_check
-from testbed.compile.kube.calico_bgp import BgpCluster, BgpNode, BirdSession
+from testbed.compile.kube.calico import bgp as calico_bgp
+from testbed.compile.kube.calico import bird as calico_bird
+from testbed.compile.kube.calico import check as calico_check
+from testbed.compile.kube.calico.bgp import BgpCluster, BgpNode, BirdSession
 from testbed.errors import InputError
 from testbed.model import calico, kube
 from testbed.render import environment

@@ -13,8 +13,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from testbed.compile.kube import calico_ipam, calico_random
-from testbed.compile.kube.calico_ipam import Ipam, Request
+from testbed.compile.kube.calico import ipam as calico_ipam
+from testbed.compile.kube.calico import random as calico_random
+from testbed.compile.kube.calico.ipam import Ipam, Request
 from testbed.errors import InputError
 from testbed.model import calico, kube
 

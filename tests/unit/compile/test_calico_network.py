@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from testbed.compile.kube import calico_network
+from testbed.compile.kube.calico import network as calico_network
 from testbed.model import calico
 from testbed.plan import Route
 

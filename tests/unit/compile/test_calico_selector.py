@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from testbed.compile.kube.calico_selector import matches
+from testbed.compile.kube.calico.selector import matches
 
 LABELS = {"role": "leaf", "rack": "a1", "example.com/zone": "east", "empty": ""}
 

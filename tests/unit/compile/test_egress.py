@@ -10,7 +10,7 @@ from pathlib import Path
 import lab_texts
 import pytest
 
-from testbed.compile.kube.egress import Leg, node_egress
+from testbed.compile.kube.egress.tables import Leg, node_egress
 from testbed.errors import InputError
 from testbed.plan import Plan, Route, Rule
 

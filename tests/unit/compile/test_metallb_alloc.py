@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from metallb_recordings import Replay, balancer, folder, load, made, names, recorded
 
-from testbed.compile.kube.metallb_alloc import Allocation, Counters, allocate, assigned
-from testbed.compile.kube.metallb_config import read
-from testbed.compile.kube.metallb_services import concerns, families, ingress_addresses
+from testbed.compile.kube.metallb.alloc import Allocation, Counters, allocate, assigned
+from testbed.compile.kube.metallb.config import read
+from testbed.compile.kube.metallb.services import concerns, families, ingress_addresses
 from testbed.errors import Position
 from testbed.model.base import Origin
 from testbed.model.kube import LoadBalancerIngress, LoadBalancerStatus, Namespace, Service, ServiceStatus

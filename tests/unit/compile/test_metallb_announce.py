@@ -10,10 +10,10 @@ import frr_meaning
 import pytest
 from metallb_recordings import Replay, balancer, folder, load, made, names, recorded
 
-from testbed.compile.kube.metallb_alloc import allocate, assigned
-from testbed.compile.kube.metallb_announce import Announcements, Route, Speakers, announce, can_serve
-from testbed.compile.kube.metallb_config import read
-from testbed.compile.kube.metallb_frr import MetalLBSession, frr, sessions
+from testbed.compile.kube.metallb.alloc import allocate, assigned
+from testbed.compile.kube.metallb.announce import Announcements, Route, Speakers, announce, can_serve
+from testbed.compile.kube.metallb.config import read
+from testbed.compile.kube.metallb.frr import MetalLBSession, frr, sessions
 from testbed.model.kube import EndpointConditions, EndpointSlice, KubeObject, Node, Service
 from testbed.model.metallb import BFDProfile, BGPAdvertisement, BGPPeer, IPAddressPool, L2Advertisement
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from metallb_recordings import folder, load, made, names, recorded, refusal
 from pydantic import ValidationError
 
-from testbed.compile.kube.metallb_config import read, validate
-from testbed.compile.kube.metallb_pools import confuses_buggy_devices, parse_block, read_pool
+from testbed.compile.kube.metallb.config import read, validate
+from testbed.compile.kube.metallb.pools import confuses_buggy_devices, parse_block, read_pool
 from testbed.errors import Position
 from testbed.model.base import Origin
 from testbed.model.kube import KubeObject, Node

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ipaddress import ip_network
 from typing import Literal
 
-from testbed.compile.kube.calico_bgp import Family
+from testbed.compile.kube.calico.bgp import Family
 from testbed.model.calico import BGPFilter, FilterOperation, FilterRule
 
 Direction = Literal["import", "export"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 
-from testbed.compile.kube.calico_bgp import BgpCluster, BgpNode, Family
+from testbed.compile.kube.calico.bgp import BgpCluster, BgpNode, Family
 from testbed.model.calico import ServiceRange
 from testbed.model.kube import EndpointSlice, Service
 

@@ -6,11 +6,11 @@ import ipaddress
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from testbed.compile.kube.egress import Leg, node_egress
-from testbed.compile.kube.egress_checks import Scene
-from testbed.compile.kube.egress_election import Egress, candidates, egress_services, elected, hop
-from testbed.compile.kube.metallb_announce import Announcements, announce
-from testbed.compile.kube.metallb_config import Config
+from testbed.compile.kube.egress.checks import Scene
+from testbed.compile.kube.egress.election import Egress, candidates, egress_services, elected, hop
+from testbed.compile.kube.egress.tables import Leg, node_egress
+from testbed.compile.kube.metallb.announce import Announcements, announce
+from testbed.compile.kube.metallb.config import Config
 from testbed.compile.return_path import ReturnPath
 from testbed.errors import Problem
 from testbed.model import kube

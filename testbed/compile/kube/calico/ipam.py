@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any, Literal, NoReturn
 
-from testbed.compile.kube import calico_selector
-from testbed.compile.kube.calico_random import block_indices
+from testbed.compile.kube.calico import selector
+from testbed.compile.kube.calico.random import block_indices
 from testbed.errors import InputError, Position, Problem
 from testbed.model.calico import IPPool
 from testbed.model.kube import Metadata
@@ -299,7 +299,7 @@ def _is_automatic(pool: IPPool) -> bool:
 
 
 def _selects(pool: IPPool, request: Request) -> bool:
-    return calico_selector.matches(pool.spec.node_selector, request.node_labels) and calico_selector.matches(
+    return selector.matches(pool.spec.node_selector, request.node_labels) and selector.matches(
         pool.spec.namespace_selector, request.namespace_labels
     )
 
@@ -318,9 +318,9 @@ def _named_pool(enabled: Sequence[IPPool], name: str, request: Request) -> IPPoo
 
 def _selector_problems(pool: IPPool) -> Iterable[Problem]:
     fields = {"nodeSelector": pool.spec.node_selector, "namespaceSelector": pool.spec.namespace_selector}
-    for name, selector in fields.items():
+    for name, text in fields.items():
         try:
-            calico_selector.parse(selector)
+            selector.parse(text)
         except ValueError as error:
             yield Problem(f"IPPool {pool.name}: {name}: {error}", pool.origin.at("spec", name))
 

@@ -12,11 +12,11 @@ from hashlib import sha256
 from ipaddress import ip_network
 from itertools import combinations
 
-from testbed.compile.kube.metallb_advertisements import BgpAdvertisement, Layer2Advertisement, preferences_clash
-from testbed.compile.kube.metallb_config import Config
-from testbed.compile.kube.metallb_peers import Peer
-from testbed.compile.kube.metallb_pools import Address, Network, Pool
-from testbed.compile.kube.metallb_services import SHARING, annotation, concerns, ingress_addresses, quoted
+from testbed.compile.kube.metallb.advertisements import BgpAdvertisement, Layer2Advertisement, preferences_clash
+from testbed.compile.kube.metallb.config import Config
+from testbed.compile.kube.metallb.peers import Peer
+from testbed.compile.kube.metallb.pools import Address, Network, Pool
+from testbed.compile.kube.metallb.services import SHARING, annotation, concerns, ingress_addresses, quoted
 from testbed.errors import Problem
 from testbed.model.kube import Endpoint, EndpointConditions, EndpointSlice, Node, Service
 
@@ -95,7 +95,7 @@ def announce(
     """Decide who announces what.
 
     Args:
-        services: with their addresses in their status (`metallb_alloc.assigned`).
+        services: with their addresses in their status (`alloc.assigned`).
         slices: the endpoints of any services.
         only: key of a Service → the one node that may announce it.
     """

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from testbed.compile.kube.metallb_pools import Address, Pool, parse_address
+from testbed.compile.kube.metallb.pools import Address, Pool, parse_address
 from testbed.model.kube import Service
 
 PREFIX, OLD_PREFIX = "metallb.io/", "metallb.universe.tf/"

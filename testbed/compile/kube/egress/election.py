@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
-from testbed.compile.kube.egress import MOST_SERVICES
-from testbed.compile.kube.egress_checks import Scene, balanced, item_problems
-from testbed.compile.kube.metallb_announce import EXCLUDED, Announcements, excluded
+from testbed.compile.kube.egress.checks import Scene, balanced, item_problems
+from testbed.compile.kube.egress.tables import MOST_SERVICES
+from testbed.compile.kube.metallb.announce import EXCLUDED, Announcements, excluded
 from testbed.errors import Problem
 from testbed.model import kube
 from testbed.model.ovn import EgressService

@@ -14,10 +14,10 @@ from typing import Any
 
 from jinja2 import Environment
 
-from testbed.compile.kube.calico_bgp import FAMILIES, BgpCluster, BgpNode, BirdSession, Family, sessions
-from testbed.compile.kube.calico_check import problems
-from testbed.compile.kube.calico_filter import MAX_METRIC, Direction, FilterFunction, community, filter_function
-from testbed.compile.kube.calico_services import service_routes
+from testbed.compile.kube.calico.bgp import FAMILIES, BgpCluster, BgpNode, BirdSession, Family, sessions
+from testbed.compile.kube.calico.check import problems
+from testbed.compile.kube.calico.filter import MAX_METRIC, Direction, FilterFunction, community, filter_function
+from testbed.compile.kube.calico.services import service_routes
 from testbed.errors import InputError
 from testbed.model.calico import BGPConfigurationSpec
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from ipaddress import ip_address
 from itertools import combinations
 
-from testbed.compile.kube import calico_selector
-from testbed.compile.kube.calico_bgp import FAMILIES, BgpCluster, nodes_with_address, selected
+from testbed.compile.kube.calico import selector
+from testbed.compile.kube.calico.bgp import FAMILIES, BgpCluster, nodes_with_address, selected
 from testbed.errors import Position, Problem
 from testbed.model.calico import BGPConfiguration, BGPPeer, IPPool, Password, ServiceRange
 
@@ -106,7 +106,7 @@ def _peer(cluster: BgpCluster, peer: BGPPeer) -> list[Problem]:
 def _selectors(peer: BGPPeer) -> Iterator[Problem]:
     for field, text in (("nodeSelector", peer.spec.node_selector), ("peerSelector", peer.spec.peer_selector)):
         try:
-            calico_selector.parse(text)
+            selector.parse(text)
         except ValueError as error:
             yield Problem(f"BGPPeer {peer.name}: {field}: {error}", peer.origin.at("spec", field))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from testbed.compile.kube.metallb_config import Config
-from testbed.compile.kube.metallb_pools import Address, Pool
-from testbed.compile.kube.metallb_services import (
+from testbed.compile.kube.metallb.config import Config
+from testbed.compile.kube.metallb.pools import Address, Pool
+from testbed.compile.kube.metallb.services import (
     ADDRESSES,
     ALLOCATED_FROM,
     OLD_PREFIX,

@@ -23,7 +23,7 @@ HOST_MAC = "ee:ee:ee:ee:ee:ee"
 _GATEWAY_V4 = "169.254.1.1"
 _GATEWAY_V6 = "fe80::ecee:eeff:feee:eeee"  # the link-local address (EUI-64) that HOST_MAC gives the host's end
 _METRIC = 1024
-"""Felix's metric of pods' routes. BIRD exports a block's single addresses of a lesser metric (calico_bird)."""
+"""Felix's metric of pods' routes. BIRD exports a block's single addresses of a lesser metric (`bird`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface
 from typing import Literal
 
-from testbed.compile.kube import calico_selector
+from testbed.compile.kube.calico import selector
 from testbed.errors import InputError, Problem
 from testbed.model.calico import BGPConfiguration, BGPConfigurationSpec, BGPFilter, BGPPeer, IPPool, Password
 from testbed.model.kube import EndpointSlice, Node, Service
@@ -49,7 +49,7 @@ class BgpCluster:
     """All that the BIRD configuration of any node depends on.
 
     Args:
-        blocks: node → the prefixes of its IPAM blocks (`calico_ipam.Assignment.blocks`).
+        blocks: node → the prefixes of its IPAM blocks (`ipam.Assignment.blocks`).
         services: with the load balancer's addresses in their status.
         slices: EndpointSlices of the services, found by the label kubernetes.io/service-name.
         passwords: (name of a Secret, key in it) → text.
@@ -171,7 +171,7 @@ def sessions(cluster: BgpCluster, node: str) -> tuple[BirdSession, ...]:
     """The BGP sessions of a node: of the mesh and of all BGPPeers that select it, from either side.
 
     In the order of the protocols' names, IPv4 first. Raises KeyError when there is no such node, and ValueError for
-    a selector that cannot be read (`calico_check.problems` finds both first).
+    a selector that cannot be read (`check.problems` finds both first).
     """
     local = cluster.node(node)
     return tuple(
@@ -203,7 +203,7 @@ def selected(nodes: Iterable[BgpNode], peer: BGPPeer) -> tuple[BgpNode, ...]:
     spec = peer.spec
     if spec.node:
         return tuple(node for node in nodes if node.name == spec.node)
-    return tuple(node for node in nodes if calico_selector.matches(spec.node_selector, node.labels))
+    return tuple(node for node in nodes if selector.matches(spec.node_selector, node.labels))
 
 
 def _mesh(cluster: BgpCluster, local: BgpNode, family: Family) -> Iterator[BirdSession]:
@@ -288,9 +288,7 @@ def _far_nodes(cluster: BgpCluster, peer: BGPPeer, family: Family) -> tuple[BgpN
     if not spec.peer_selector:
         return nodes_with_address(cluster, peer) if ip_address(spec.address).version == family else ()
     return tuple(
-        node
-        for node in cluster.nodes
-        if node.address(family) and calico_selector.matches(spec.peer_selector, node.labels)
+        node for node in cluster.nodes if node.address(family) and selector.matches(spec.peer_selector, node.labels)
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from testbed.compile.kube.metallb_advertisements import (
+from testbed.compile.kube.metallb.advertisements import (
     BgpAdvertisement,
     Layer2Advertisement,
     aggregation_problems,
@@ -23,9 +23,9 @@ from testbed.compile.kube.metallb_advertisements import (
     read_bgp,
     read_l2,
 )
-from testbed.compile.kube.metallb_common import problem
-from testbed.compile.kube.metallb_peers import Peer, conflicts, peer_problems, read_peer
-from testbed.compile.kube.metallb_pools import Address, Pool, overlaps, pool_problems, read_pool
+from testbed.compile.kube.metallb.common import problem
+from testbed.compile.kube.metallb.peers import Peer, conflicts, peer_problems, read_peer
+from testbed.compile.kube.metallb.pools import Address, Pool, overlaps, pool_problems, read_pool
 from testbed.errors import InputError, Problem
 from testbed.model.kube import KubeObject, Node
 from testbed.model.metallb import (

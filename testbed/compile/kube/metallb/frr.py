@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
-from testbed.compile.kube.metallb_announce import Announcements, Route
-from testbed.compile.kube.metallb_config import Config
-from testbed.compile.kube.metallb_peers import Peer
-from testbed.compile.kube.metallb_pools import Network
+from testbed.compile.kube.metallb.announce import Announcements, Route
+from testbed.compile.kube.metallb.config import Config
+from testbed.compile.kube.metallb.peers import Peer
+from testbed.compile.kube.metallb.pools import Network
 from testbed.model.kube import Node
 from testbed.render import environment
 

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from testbed.compile.kube.metallb_common import problem, selected, selector_problems
-from testbed.compile.kube.metallb_pools import parse_address
+from testbed.compile.kube.metallb.common import problem, selected, selector_problems
+from testbed.compile.kube.metallb.pools import parse_address
 from testbed.errors import Problem
 from testbed.model.kube import Node
 from testbed.model.metallb import BGPPeer, BGPPeerSpec, LabelSelector, seconds

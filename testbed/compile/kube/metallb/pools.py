@@ -18,7 +18,7 @@ from ipaddress import (
     summarize_address_range,
 )
 
-from testbed.compile.kube.metallb_common import duplicate_values, problem, selector_problems
+from testbed.compile.kube.metallb.common import duplicate_values, problem, selector_problems
 from testbed.errors import Problem
 from testbed.model.kube import Namespace, Service
 from testbed.model.metallb import IPAddressPool, LabelSelector, ServiceAllocation

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from testbed.compile.kube.metallb_common import (
+from testbed.compile.kube.metallb.common import (
     duplicate_values,
     expression_problems,
     problem,
     selected,
     selector_problems,
 )
-from testbed.compile.kube.metallb_pools import Pool
+from testbed.compile.kube.metallb.pools import Pool
 from testbed.errors import Problem
 from testbed.model.kube import Node, Service
 from testbed.model.metallb import (

@@ -1,0 +1,1 @@
+"""EgressServices: which node translates, and what every node does for that. Pure."""

@@ -1,0 +1,1 @@
+"""What MetalLB makes of its resources: addresses, announcements, FRR's configuration. Pure."""
