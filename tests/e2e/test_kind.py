@@ -90,7 +90,7 @@ class StandIn:
             workers += node["role"] == "worker"
             suffix = str(workers) if node["role"] == "worker" and workers > 1 else ""
             own = f"{name}-{node['role']}{suffix}"
-            labels = {kind_tool.CLUSTER: name, kind_tool.ROLE: node["role"]}
+            labels = {kind_tool.CLUSTER: name, "io.x-k8s.kind.role": node["role"]}
             docker(engine, "run", "-d", "--name", own, "--hostname", own, "--network", network, "--volume", "/var",
                    *(f"--label={key}={value}" for key, value in labels.items()),
                    image.NAME, "tail", "-f", "/dev/null")  # fmt: skip
