@@ -7,6 +7,7 @@ up, restores what was broken, and applies a difference.
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import socket
 import struct
@@ -142,16 +143,15 @@ class Networks:
                 continue
             _clear(a, link.a.interface)
             _clear(b, link.b.interface)
-            indexes = (self._claim(a, link.a.interface), self._claim(b, link.b.interface))
             mtu = next(entry.mtu for entry in a.interfaces if entry.name == link.a.interface)
-            messages.append(
-                netlink.new_veth(
-                    link.a.interface, indexes[0], a.descriptor, link.b.interface, indexes[1], b.descriptor, mtu
-                )
-            )
+            messages.append(netlink.new_veth(self._new_end(a, link.a), self._new_end(b, link.b), mtu))
         if messages:
             with scratch_netlink() as channel:
                 channel.apply(messages)
+
+    def _new_end(self, network: Network, end: Endpoint) -> netlink.NewEnd:
+        index, mac = self._claim(network, end.interface), hardware_address(end.node, end.interface)
+        return netlink.NewEnd(end.interface, index, network.descriptor, mac)
 
     def _place(self, end: Endpoint) -> None:
         """Move an end of a link to the instance it belongs to, when somebody made it in the node's default one."""
@@ -170,15 +170,27 @@ class Networks:
 
     def _create_virtual(self, network: Network) -> None:
         """Make bridges, dummy interfaces and VRF devices, which are in one namespace alone."""
-        kinds = {"bridge": netlink.new_bridge, "dummy": netlink.new_dummy}
         missing = [entry for entry in network.interfaces if entry.name not in network.indexes]
         messages = []
         for entry in missing:
             if entry.kind == "vrf":
                 messages.append(netlink.new_vrf(entry.name, self._claim(network, entry.name), entry.table))
-            elif entry.kind in kinds:
-                messages.append(kinds[entry.kind](entry.name, self._claim(network, entry.name)))
+            elif entry.kind == "dummy":
+                messages.append(netlink.new_dummy(entry.name, self._claim(network, entry.name)))
+            elif entry.kind == "bridge":
+                mac = hardware_address(network.node.name, entry.name)
+                messages.append(netlink.new_bridge(entry.name, self._claim(network, entry.name), mac))
         network.netlink.apply(messages)
+
+
+def hardware_address(node: str, interface: str) -> str:
+    """The address of an interface whenever it is made, locally administered (IEEE 802, bit 0x02 of the first byte).
+
+    Where a node is made anew its neighbours go on to know it: what a random address had them know for some seconds
+    (5 s, and three probes, until Linux asks again) would be wrong.
+    """
+    digest = hashlib.sha256(f"{node}/{interface}".encode()).digest()
+    return ":".join(f"{byte:02x}" for byte in (0x02, *digest[:5]))
 
 
 def _clear(network: Network, interface: str) -> None:

@@ -70,25 +70,33 @@ def _message(kind: type, type_: int, how: int, meaning: str, accepted: Sequence[
     return Message(message, meaning, tuple(accepted))
 
 
-def new_veth(
-    name: str, index: int, namespace: int, peer: str, peer_index: int, peer_namespace: int, mtu: int
-) -> Message:
+@dataclass(frozen=True, slots=True)
+class NewEnd:
+    """An end of a veth pair that is to be made; `namespace` is a descriptor."""
+
+    name: str
+    index: int
+    namespace: int
+    mac: str
+
+    def attributes(self, mtu: int) -> list[tuple[str, Any]]:
+        sizes = [("IFLA_MTU", mtu)] if mtu else []
+        named = [("IFLA_IFNAME", self.name), ("IFLA_NET_NS_FD", self.namespace)]
+        return [*named, ("IFLA_ADDRESS", self.mac), *sizes]
+
+
+def new_veth(end: NewEnd, peer: NewEnd, mtu: int) -> Message:
     """A veth pair, each end created in its own namespace under its final name and index."""
-    sizes = [("IFLA_MTU", mtu)] if mtu else []
-    other = {
-        "family": 0,
-        "index": peer_index,
-        "attrs": [("IFLA_IFNAME", peer), ("IFLA_NET_NS_FD", peer_namespace), *sizes],
-    }
+    other = {"family": 0, "index": peer.index, "attrs": peer.attributes(mtu)}
     info = {"attrs": [("IFLA_INFO_KIND", "veth"), ("IFLA_INFO_DATA", {"attrs": [("VETH_INFO_PEER", other)]})]}
-    attrs = [("IFLA_IFNAME", name), ("IFLA_NET_NS_FD", namespace), *sizes, ("IFLA_LINKINFO", info)]
-    return _message(
-        ifinfmsg, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, f"create link {name} - {peer}", index=index, attrs=attrs
-    )
+    attrs = [*end.attributes(mtu), ("IFLA_LINKINFO", info)]
+    what = f"create link {end.name} - {peer.name}"
+    return _message(ifinfmsg, RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, what, index=end.index, attrs=attrs)
 
 
-def new_bridge(name: str, index: int) -> Message:
-    return _new_virtual("bridge", name, index)
+def new_bridge(name: str, index: int, mac: str) -> Message:
+    """A bridge whose hardware address does not change with its ports."""
+    return _new_virtual("bridge", name, index, ("IFLA_ADDRESS", mac))
 
 
 def new_dummy(name: str, index: int) -> Message:
@@ -96,8 +104,8 @@ def new_dummy(name: str, index: int) -> Message:
     return _new_virtual("dummy", name, index)
 
 
-def _new_virtual(kind: str, name: str, index: int) -> Message:
-    attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
+def _new_virtual(kind: str, name: str, index: int, *more: tuple[str, Any]) -> Message:
+    attrs = [("IFLA_IFNAME", name), *more, ("IFLA_LINKINFO", {"attrs": [("IFLA_INFO_KIND", kind)]})]
     flags = NLM_F_CREATE | NLM_F_EXCL
     return _message(ifinfmsg, RTM_NEWLINK, flags, f"create {kind} {name}", [errno.EEXIST], index=index, attrs=attrs)
 

@@ -37,8 +37,12 @@ def attributes(found: Any) -> dict[str, Any]:
 # --- links ------------------------------------------------------------------------------------------------------------
 
 
+def end(name: str, index: int, namespace: int) -> netlink.NewEnd:
+    return netlink.NewEnd(name, index, namespace, f"02:00:00:00:00:{index:02x}")
+
+
 def test_a_veth_has_both_ends_in_their_namespaces_at_once() -> None:
-    found = decoded(netlink.new_veth("eth0", 2, 11, "eth1", 3, 12, 1400), ifinfmsg)
+    found = decoded(netlink.new_veth(end("eth0", 2, 11), end("eth1", 3, 12), 1400), ifinfmsg)
     assert found["header"]["flags"] == REQUEST | CREATE | EXCL
     assert found["index"] == 2
     own = attributes(found)
@@ -49,11 +53,12 @@ def test_a_veth_has_both_ends_in_their_namespaces_at_once() -> None:
     assert peer["index"] == 3
     assert attributes(peer)["IFLA_IFNAME"] == "eth1"
     assert attributes(peer)["IFLA_NET_NS_FD"] == 12
+    assert (own["IFLA_ADDRESS"], attributes(peer)["IFLA_ADDRESS"]) == ("02:00:00:00:00:02", "02:00:00:00:00:03")
     assert attributes(peer)["IFLA_MTU"] == 1400
 
 
 def test_without_an_mtu_the_kernel_chooses() -> None:
-    assert "IFLA_MTU" not in attributes(decoded(netlink.new_veth("a", 2, 11, "b", 3, 12, 0), ifinfmsg))
+    assert "IFLA_MTU" not in attributes(decoded(netlink.new_veth(end("a", 2, 11), end("b", 3, 12), 0), ifinfmsg))
 
 
 def test_a_dummy() -> None:
@@ -67,10 +72,11 @@ def test_a_dummy() -> None:
 
 
 def test_a_bridge() -> None:
-    message = netlink.new_bridge("br0", 7)
+    message = netlink.new_bridge("br0", 7, "02:00:00:00:00:07")
     found = decoded(message, ifinfmsg)
     assert (found["index"], attributes(found)["IFLA_IFNAME"]) == (7, "br0")
     assert attributes(attributes(found)["IFLA_LINKINFO"])["IFLA_INFO_KIND"] == "bridge"
+    assert attributes(found)["IFLA_ADDRESS"] == "02:00:00:00:00:07"
     assert message.accepted == (errno.EEXIST,)
 
 
@@ -263,7 +269,7 @@ def test_many_messages_in_one_system_call_and_one_acknowledgement() -> None:
 
 def test_a_batch_larger_than_a_chunk_is_cut() -> None:
     kernel = Kernel()
-    messages = [netlink.new_veth(f"a{index}", 1, 11, f"b{index}", 1, 12, 0) for index in range(500)]
+    messages = [netlink.new_veth(end(f"a{index}", 1, 11), end(f"b{index}", 1, 12), 0) for index in range(500)]
     connected(kernel).apply(messages)
     assert 1 < len(kernel.sent) < 10
     assert [sequence for call in kernel.sent for _, _, sequence in call] == list(range(1, 501))
