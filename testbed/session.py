@@ -7,7 +7,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,6 +42,7 @@ from testbed.runtime.netns import labs as netns_labs
 from testbed.runtime.supervised import STATE
 
 if TYPE_CHECKING:
+    from testbed.deploy.watch import Watch
     from testbed.model.lab import Lab
     from testbed.report.page import FlowSection, LabSection
     from testbed.trace.context import Fault
@@ -55,7 +56,9 @@ RUNTIMES: dict[str, type[NetnsRuntime | KindNodesRuntime | ContainerlabRuntime]]
 CONTAINER_RUNTIMES = ("docker", "containerlab")
 TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
 VRF_DRIVERS: tuple[VrfDriver, ...] = ("netns", "device")
+NODE = "kubernetes"  # the kind of the nodes of a cluster
 TIMEOUT = 60.0  # seconds until a lab must be ready
+APPLYING = 600.0  # seconds that an `up` may take before a watch gives up
 VERDICTS = "verdicts.json"
 
 
@@ -88,6 +91,14 @@ def compiled(lab: str, name: str = "", *, runtime: str = "", vrf_driver: str = "
     """
     if lab.endswith(TOPOLOGIES):
         return _compiled_topology(lab, name, runtime)
+    return compiler(lab, name, runtime=runtime, vrf_driver=vrf_driver)(())
+
+
+def compiler(lab: str, name: str = "", *, runtime: str = "", vrf_driver: str = "") -> Callable[[Collection[str]], Plan]:
+    """Reads a lab's files; what it returns makes the Plan of them, given the cluster's nodes that are not ready.
+
+    Arguments and errors are those of `compiled`, but for containerlab's topologies.
+    """
     from testbed.compile import compile_lab  # the models take a quarter of a second to import
     from testbed.load.lab import load
 
@@ -96,7 +107,19 @@ def compiled(lab: str, name: str = "", *, runtime: str = "", vrf_driver: str = "
     there = runtime or (runtime_of(name or loaded.lab.name) if images else "")  # what runs does not matter to others
     containers = there in CONTAINER_RUNTIMES
     driver = vrf_driver_of(loaded.lab, name or loaded.lab.name, vrf_driver)
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, name, containers=containers, vrf_driver=driver)
+
+    def plan(not_ready: Collection[str]) -> Plan:
+        return compile_lab(
+            loaded.lab,
+            loaded.manifests,
+            loaded.images,
+            name,
+            containers=containers,
+            vrf_driver=driver,
+            not_ready=not_ready,
+        )
+
+    return plan
 
 
 def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
@@ -276,7 +299,7 @@ class Session:
         """Empty the tables of tracked connections of all nodes that have any."""
         from testbed.runtime.namespaces import forget_connections  # pyroute2 takes 0.15 s to import
 
-        for node in self.plan.nodes:
+        for node in self.plan.present().nodes:
             for vrf in dict.fromkeys(entry.vrf for entry in node.rulesets):  # without rules nothing is tracked
                 forget_connections(self.runtime.network(node.name, vrf), node.name)
 
@@ -292,6 +315,26 @@ class Session:
             problem = f"lab {self.name} runs on the runtime {there}, not on {self.runtime.name}"
             raise InputError([Problem(problem, hint=f"`testbed down {self.name}` ends it; or use another --name")])
 
+    def watch(self, lab: str) -> Watch:
+        """The embedded cluster's controllers, for as long as somebody asks them for reactions.
+
+        Args:
+            lab: its path or name: what it was made from.
+
+        Raises:
+            NoSuchLabError: it does not run, or not whole. InputError: its files do not say what runs, or there is
+                nothing to watch.
+        """
+        from testbed.deploy.watch import Watch
+
+        clusters = [] if lab.endswith(TOPOLOGIES) else [node.name for node in self.plan.nodes if node.kind == NODE]
+        if not clusters or self.plan.cluster:
+            problem = f"lab {self.name} has no embedded cluster, and nothing else is watched"
+            hint = "kind's clusters have controllers of their own" if self.plan.cluster else ""
+            raise InputError([Problem(problem, hint=hint)])
+        made = compiler(lab, self.name, runtime=self.runtime.name)
+        return Watch(self.runtime, self.directory, made, lambda: self._alone(APPLYING))
+
     def down(self) -> bool:
         """End the lab, whatever state it is in; returns whether there was anything to end."""
         there = self.exists or self.directory.exists()
@@ -301,15 +344,15 @@ class Session:
 
     def diff(self, plan: Plan) -> PlanDiff:
         """What `up` with this Plan would change; against nothing when the lab does not run."""
-        return diff(self.stored(), dataclasses.replace(plan, name=self.name))
+        return diff(self.stored().present(), dataclasses.replace(plan, name=self.name))
 
     def stored(self) -> Plan:
         """The Plan the running lab was made from; an empty one when it does not run, or not whole."""
         return (apply.stored_plan(self.directory) if self.exists else None) or Plan(self.name)
 
-    def _alone(self) -> AbstractContextManager[int]:
-        """One `up` of a lab at a time."""
-        return lock.held(f"lab/{self.name}", 0, f"another `testbed up` of lab {self.name} is at work")
+    def _alone(self, seconds: float = 0) -> AbstractContextManager[int]:
+        """One `up` of a lab at a time; `seconds` to wait for another one."""
+        return lock.held(f"lab/{self.name}", seconds, f"another `testbed up` of lab {self.name} is at work")
 
     # --- questions --------------------------------------------------------------------------------------------------
 

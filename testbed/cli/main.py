@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from testbed import __version__
-from testbed.cli import enter, export, image, life, look, matrix, picture, prove, trace, vm
+from testbed.cli import enter, export, image, life, look, matrix, picture, prove, trace, vm, watch
 from testbed.cli.terminal import INTERRUPTED, complain
 from testbed.errors import TestbedError
 
@@ -81,6 +81,7 @@ app.command("ssh")(enter.ssh)
 app.command("logs")(enter.logs)
 app.command("plan")(look.plan)
 app.command("diff")(look.diff)
+app.command("watch")(watch.watch)
 app.command("graph")(picture.graph)
 app.command("report")(picture.report)
 app.command("export")(export.export)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 from testbed import plan
 from testbed.compile import bgp, leaks, routers
@@ -37,6 +37,7 @@ def compile_lab(
     *,
     containers: bool = False,
     vrf_driver: plan.VrfDriver = "netns",
+    not_ready: Collection[str] = (),
 ) -> plan.Plan:
     """The Plan of a lab.
 
@@ -45,13 +46,14 @@ def compile_lab(
         name: under which it runs; the lab's own name when empty.
         containers: for a runtime that runs images.
         vrf_driver: what VRFs are made of.
+        not_ready: nodes of the embedded cluster that have ended.
 
     Raises:
         InputError: with every problem that was found. What is wrong with the lab file by itself comes first; then what
             is wrong with the cluster's objects; then what the two make together.
     """
     topology = _topology(lab, name, vrf_driver)
-    built = kube_cluster.build(lab, lab.cluster, topology, manifests, images) if lab.cluster else None
+    built = kube_cluster.build(lab, lab.cluster, topology, manifests, images, not_ready) if lab.cluster else None
     routing = bgp.link_sessions(lab, topology)
     problems = add_node_sessions(lab, topology, routing, built) if built else []
     leaks.add_instances(lab, topology, routing)
@@ -64,18 +66,20 @@ def compile_lab(
     pods, pod_links = cluster_plan.pod_plans(built) if built and not real else ([], [])
     everything = (*nodes, *pods)
     _stop([*problems, *found, *_twice(everything, built)])
+    alive = routing.without(not_ready)
     return plan.Plan(
         name=name or lab.name,
         description=lab.description,
         nodes=everything,
         links=(*routers.links(topology), *pod_links),
         secrets=_secrets(everything, flows),
-        sessions=expected_sessions(topology, routing, built),
-        routes=expected_routes(topology, routing, built),
+        sessions=expected_sessions(topology, alive, built),
+        routes=expected_routes(topology, alive, built),
         services=cluster_plan.services(built) if built else (),
         flows=flows,
         cluster=kind_cluster.cluster_plan(real, manifests) if real else None,
         vrf_driver=vrf_driver,
+        not_ready=tuple(name for name in lab.nodes if name in not_ready),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from testbed.compile.propagation import Key, Session, Speaker
@@ -54,6 +54,19 @@ class Routing:
             return [Problem(f"{message}: {other.asked_by} and {neighbour.asked_by}", neighbour.position, hint)]
         own.append(neighbour)
         return []
+
+    def without(self, nodes: Collection[str]) -> Routing:
+        """What of it there is while these nodes are gone."""
+        return Routing(
+            {
+                place: [neighbour for neighbour in neighbours if neighbour.remote[0] not in nodes]
+                for place, neighbours in self.neighbours.items()
+                if place[0] not in nodes
+            },
+            {key: speaker for key, speaker in self.speakers.items() if key[0] not in nodes},
+            [entry for entry in self.sessions if entry.a[0] not in nodes and entry.b[0] not in nodes],
+            self.leaked,
+        )
 
 
 def router_key(router: str, vrf: str | None) -> Key:

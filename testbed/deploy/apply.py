@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, cast
 from testbed.deploy import commands, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
-from testbed.errors import DeployError, NotReadyError
+from testbed.errors import DeployError, NoSuchLabError, NotReadyError
 from testbed.events import Observer, Step, Told
 from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
@@ -56,25 +56,58 @@ def up(
         DeployError, CommandError, NotReadyError: a new lab was taken down again (unless `keep`); one that was running
             before stays, and the next `up` makes it anew.
     """
-    old = stored_plan(directory) if runtime.exists() else None
+    stored = stored_plan(directory) if runtime.exists() else None
+    old = stored.present() if stored else None
     prepared = _prepared(old, plan)
     if old is None:
         runtime.destroy()
     change = diff(old or Plan(plan.name), plan)
+    limit = Deadline(timeout + (plan.cluster.timeout if plan.cluster else 0.0))
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        (directory / UNFINISHED).write_text("")
-        limit = Deadline(timeout + (plan.cluster.timeout if plan.cluster else 0.0))
-        _Apply(plan, old, change, runtime, directory, limit, observer, prepared).run()
+        with _unfinished(directory, plan):
+            _Apply(plan, old, change, runtime, directory, limit, observer, prepared).run()
     except BaseException:
         if old is None and not keep:
             with contextlib.suppress(DeployError):
                 runtime.destroy()
         raise
+    return change
+
+
+def react(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, observer: Observer) -> PlanDiff:
+    """Apply to a running lab what Kubernetes' controllers make of a node's end.
+
+    Nothing that is gone is made anew, of whatever kind, and nothing is waited for but programs that are started.
+
+    Args:
+        plan: that of the lab, with the nodes that are not ready.
+        directory: where the lab keeps its Plan. timeout: seconds.
+
+    Raises:
+        NoSuchLabError: the lab does not run, or not whole.
+        NoSuchNodeError, DeployError, CommandError: the next `up` makes the lab anew.
+    """
+    old = stored_plan(directory) if runtime.exists() else None
+    if old is None:
+        raise NoSuchLabError(f"lab {plan.name} is not running, or only half there")
+    states = runtime.state()
+    gone = [node.name for node in plan.nodes if node.name not in states]
+    there, before = plan.without(gone), old.without(gone)
+    change = diff(before, there)
+    with _unfinished(directory, plan):
+        _Apply(there, before, change, runtime, directory, Deadline(timeout), observer, None).react(states)
+    return change
+
+
+@contextlib.contextmanager
+def _unfinished(directory: Path, plan: Plan) -> Iterator[None]:
+    """The lab has no Plan until the block has made this one real."""
+    (directory / UNFINISHED).write_text("")
+    yield
     (directory / PLAN).touch(mode=0o600)  # it holds passwords of BGP sessions
     (directory / PLAN).write_text(to_json(plan))
     (directory / UNFINISHED).unlink()
-    return change
 
 
 def _prepared(old: Plan | None, plan: Plan) -> Prepared | None:
@@ -119,13 +152,7 @@ class _Apply:
         due = self._due()
         starter = Starter(self.runtime, due, self.observer)
         with self._step("links"):
-            self._load_first(changed)
-            self._retract(changed)
-            for node in self.plan.nodes:
-                if node.name in changed and changed[node.name].vrf_namespaces != node.vrf_namespaces:
-                    self.runtime.instances(node)
-            fresh = len(self.new) == len(self.plan.nodes) and not self.plan.cluster  # kind's nodes have a network
-            self.runtime.program(self.plan.nodes, self.plan.links, fresh=fresh)
+            self._change_network(changed)
         # Routing daemons take longest to get going, most of it by waiting: they start first, and all else meanwhile.
         # But not before their links and addresses: FRR's zebra (8.4) forgets an address that it hears of, while it
         # starts, before it has heard of the interface (zebra_if_addr_update_ctx).
@@ -153,6 +180,29 @@ class _Apply:
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
             self._own_images_run()
+
+    def react(self, before: Mapping[str, NodeState]) -> None:
+        """Change what runs, and start what has to be started anew for that; what had ended before stays so."""
+        self.contents = lab_secrets.contents(self.plan.nodes, lab_secrets.make(self.plan.secrets, self.directory))
+        self.new = set[str]()
+        changed = {entry.new.name: entry.old for entry in self.change.changed}
+        reloads = self._rewrite(changed)
+        due = [(node, process) for node, process in self._due() if _runs(before[node], process)]
+        self._change_network(changed)
+        self._load_rulesets(changed)
+        self._reload_all(reloads)
+        starter = Starter(self.runtime, due, self.observer)
+        starter.start(self.deadline)
+        starter.finish(self.deadline)
+
+    def _change_network(self, changed: Mapping[str, Node]) -> None:
+        self._load_first(changed)
+        self._retract(changed)
+        for node in self.plan.nodes:
+            if node.name in changed and changed[node.name].vrf_namespaces != node.vrf_namespaces:
+                self.runtime.instances(node)
+        fresh = len(self.new) == len(self.plan.nodes) and not self.plan.cluster  # kind's nodes have a network
+        self.runtime.program(self.plan.nodes, self.plan.links, fresh=fresh)
 
     def _own_images_run(self) -> None:
         """Raise NotReadyError when a container of a user's own image has ended: its programs are nobody else's care."""
@@ -308,6 +358,11 @@ class _Apply:
                 if state is None or not state.running:
                     due.append((node.name, process))
         return due
+
+
+def _runs(node: NodeState, process: Process) -> bool:
+    state = node.processes.get(process.name)
+    return state is not None and state.running
 
 
 def restored(change: PlanDiff, before: Mapping[str, NodeState], plan: Plan) -> Sequence[str]:

@@ -7,7 +7,8 @@ compared and stored. Addresses are text in CIDR form ("10.0.0.1/24"); tables are
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 MAIN_TABLE = 254
@@ -393,6 +394,8 @@ class Plan:
         notes: what the lab's author should know of how it is run, a sentence each.
         vrf_driver: what the VRFs of its nodes are: network namespaces, or devices (Linux
             Documentation/networking/vrf.rst).
+        not_ready: nodes of the embedded cluster that have ended, and are not to be made anew: what the others do is
+            what Kubernetes has them do then.
     """
 
     name: str
@@ -407,6 +410,26 @@ class Plan:
     cluster: Cluster | None = None
     notes: tuple[str, ...] = ()
     vrf_driver: VrfDriver = "netns"
+    not_ready: tuple[str, ...] = ()
+
+    def present(self) -> Plan:
+        """What there is of it while the nodes that are not ready are gone."""
+        return self.without(self.not_ready)
+
+    def without(self, names: Iterable[str]) -> Plan:
+        """The Plan without these nodes, their pods and their links."""
+        ended = set(names)
+        gone = {node.name for node in self.nodes if {node.name, node.parent} & ended}
+        if not gone:
+            return self
+        lost = [link for link in self.links if {link.a.node, link.b.node} & gone]
+        ends = {(end.node, end.interface) for link in lost for end in (link.a, link.b)}
+        left = (node for node in self.nodes if node.name not in gone)
+        nodes = (
+            replace(node, interfaces=tuple(entry for entry in node.interfaces if (node.name, entry.name) not in ends))
+            for node in left
+        )
+        return replace(self, nodes=tuple(nodes), links=tuple(link for link in self.links if link not in lost))
 
     def node(self, name: str) -> Node:
         """The node of that name. Raises KeyError when there is none."""

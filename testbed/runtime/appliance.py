@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import tarfile
 import threading
 from collections.abc import Mapping
@@ -184,6 +185,12 @@ class Appliance(Supervisor):
                 except OSError:
                     raise NoSuchLabError(f"{self._where} is not running") from None
             return self._spaces, {}, FIRST
+
+    def holder(self, node: str) -> int:  # noqa: ARG002 - it is one node
+        try:
+            return os.pidfd_open(int(self._path.name))
+        except OSError:
+            raise NoSuchLabError(f"{self._where} is not running") from None
 
     def forget_namespaces(self, node: str = "") -> None:  # noqa: ARG002 - it is one node
         with self._entering:

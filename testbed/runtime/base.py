@@ -141,6 +141,10 @@ class Runtime(Sockets, Protocol):
         """All nodes that run, by name."""
         ...
 
+    def holder(self, node: str) -> int:
+        """A descriptor, for the caller to close, that becomes readable when the node ends (pidfd_open(2))."""
+        ...
+
     def absence(self, node: str) -> str:
         """Why a node (not: a pod) that `state` does not name does not run, in a few words."""
         ...

@@ -107,6 +107,12 @@ class Supervisor:
             known = self._open[node]
         return known.namespaces, known.vrfs, known.pid
 
+    def holder(self, node: str) -> int:
+        """A pidfd of the process that holds a node, for the caller to close: readable once it has ended."""
+        self.node(node)
+        with self._opening:
+            return os.dup(self._open[node].holder)
+
     def forget_namespaces(self, node: str = "") -> None:
         """Close what `node` opened, of one node or of all: they are about to go."""
         with self._opening:
@@ -138,7 +144,7 @@ class _Opened:
 
     def __init__(self, node: str, descriptors: list[int], vrfs: list[str], pid: int) -> None:
         self._all = descriptors
-        self._holder = descriptors[-1]
+        self.holder = descriptors[-1]
         net, mnt, uts, ipc, pids = descriptors[:5]
         self.namespaces = Namespaces(node, net, mnt, uts, ipc, pids)
         self.vrfs = dict(zip(vrfs, descriptors[5:-1], strict=True))
@@ -147,7 +153,7 @@ class _Opened:
     @property
     def ended(self) -> bool:
         """Whether the node has (pidfd_open(2): the descriptor of a process that has ended is readable)."""
-        return bool(readable([self._holder], 0))
+        return bool(readable([self.holder], 0))
 
     def close(self) -> None:
         for descriptor in self._all:

@@ -56,6 +56,9 @@ class Supervised(ABC):
     def run(self, node: str, vrf: str | None, argv: Sequence[str], stdin: str = "") -> str:
         return door.run(argv, stdin=stdin, namespaces=self.instance(node, vrf))
 
+    def holder(self, node: str) -> int:
+        return self.supervisor(node).holder(node)
+
     # --- namespaces ---------------------------------------------------------------------------------------------------
 
     def namespaces(self, node: str) -> door.Namespaces:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from testbed.compile.kube import ingress
@@ -15,7 +15,7 @@ from testbed.compile.kube.calico.bgp import sessions as bird_sessions
 from testbed.compile.kube.calico.ipam import Assignment, assign, request
 from testbed.compile.kube.calico.services import ServiceRoutes, service_routes
 from testbed.compile.kube.cluster_checks import refusals
-from testbed.compile.kube.cluster_nodes import internal_ip, named, node_objects
+from testbed.compile.kube.cluster_nodes import internal_ip, named, node_objects, unready
 from testbed.compile.kube.egress.checks import Scene
 from testbed.compile.kube.egress.election import Egress
 from testbed.compile.kube.egress.nodes import announcement_problems, decide
@@ -51,6 +51,7 @@ class Built:
     Args:
         nodes: as Kubernetes objects. services: completed, with load balancer addresses in their status.
         addresses: pod key → addresses. metallb_peers: what `metallb` was read from, for where it was written.
+        not_ready: the nodes that have ended.
     """
 
     lab: Lab
@@ -68,6 +69,7 @@ class Built:
     egresses: tuple[Egress, ...]
     announcements: Announcements
     ingress_config: str
+    not_ready: frozenset[str] = frozenset()
 
     @cached_property
     def node_ips(self) -> dict[str, str]:
@@ -95,8 +97,18 @@ def pod_node(pod: PodInstance) -> str:
     return pod.name if pod.namespace == "default" else f"{pod.namespace}.{pod.name}"
 
 
-def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, images: Catalogue) -> Built:
+def build(
+    lab: Lab,
+    cluster: Cluster,
+    topology: Topology,
+    manifests: Manifests,
+    images: Catalogue,
+    not_ready: Collection[str] = (),
+) -> Built:
     """Read the cluster's objects and decide everything they decide.
+
+    Args:
+        not_ready: nodes that have ended since pods were placed: these stay where they are, and are not ready either.
 
     Raises:
         InputError: with every problem that was found.
@@ -111,6 +123,9 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
         if cluster.provider == "embedded":
             instances = pods(manifests, nodes, images)
             problems += refusals(manifests, instances)
+    if not_ready:
+        nodes = unready(nodes, not_ready)
+        instances = tuple(replace(pod, ready=pod.ready and pod.node_name not in not_ready) for pod in instances)
     pools = _pools(cluster, manifests, problems)
     every_service = (api_service(cluster.service_subnet), *manifests.of(kube.Service))
     services, found = completed(every_service, cluster.service_subnet)
@@ -149,6 +164,7 @@ def build(lab: Lab, cluster: Cluster, topology: Topology, manifests: Manifests, 
         egresses=egress.egresses,
         announcements=announcements,
         ingress_config=config,
+        not_ready=frozenset(not_ready),
     )
 
 

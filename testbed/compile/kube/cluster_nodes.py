@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from testbed.compile.topology import Topology, kubernetes_nodes
 from testbed.errors import Problem
@@ -49,6 +49,20 @@ def node_objects(
         problems += _annotation_problems(stated.get(name), str(address))
         made.append(_node_object(lab, name, address, stated.get(name)))
     return tuple(made), problems
+
+
+def unready(nodes: Iterable[kube.Node], names: Collection[str]) -> tuple[kube.Node, ...]:
+    """The nodes, of which some have not been heard of: their Ready condition is Unknown.
+
+    Source: Kubernetes pkg/controller/nodelifecycle/node_lifecycle_controller.go.
+    """
+    unknown = kube.Condition(type="Ready", status="Unknown", reason="NodeStatusUnknown")
+
+    def status(node: kube.Node) -> kube.NodeStatus:
+        others = (entry for entry in node.status.conditions if entry.type != "Ready")
+        return node.status.model_copy(update={"conditions": (*others, unknown)})
+
+    return tuple(node.model_copy(update={"status": status(node)}) if node.name in names else node for node in nodes)
 
 
 def _internal(topology: Topology, cluster: Cluster, name: str) -> ipaddress.IPv4Interface | None:

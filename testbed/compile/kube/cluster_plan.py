@@ -202,7 +202,8 @@ def _service(built: Built, service: kube.Service) -> plan.Service:
             and entry.namespace == service.namespace
         ):
             numbers = [port.port for port in entry.ports]
-            endpoints += [f"{end.addresses[0]}:{number}" for end in entry.endpoints for number in numbers]
+            ready = [end for end in entry.endpoints if end.conditions.ready is not False]
+            endpoints += [f"{end.addresses[0]}:{number}" for end in ready for number in numbers]
     announced = built.announcements.services.get(service.key)
     return plan.Service(
         name=service.name,
@@ -212,5 +213,5 @@ def _service(built: Built, service: kube.Service) -> plan.Service:
         ports=tuple(f"{port.port}/{port.protocol}" for port in service.spec.ports),
         addresses=tuple(entry.ip for entry in service.status.load_balancer.ingress),
         endpoints=tuple(endpoints),
-        announced_by=tuple(sorted(announced.bgp)) if announced else (),
+        announced_by=tuple(sorted(set(announced.bgp) - built.not_ready)) if announced else (),
     )

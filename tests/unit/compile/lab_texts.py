@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from testbed.compile import compile_lab
 from testbed.compile.topology import Topology
@@ -30,11 +30,11 @@ def topology(text: str) -> Topology:
     return found
 
 
-def compiled(text: str, manifests: Mapping[str, str] | None = None) -> Plan:
-    """The Plan of a lab and its manifests (file name → text)."""
+def compiled(text: str, manifests: Mapping[str, str] | None = None, *, not_ready: Collection[str] = ()) -> Plan:
+    """The Plan of a lab and its manifests (file name → text), of whose nodes some are not ready."""
     texts = [(name, textwrap.dedent(content)) for name, content in (manifests or {}).items()]
     made = lab(text)
-    return compile_lab(made, load_manifests(texts), catalogue(made.images))
+    return compile_lab(made, load_manifests(texts), catalogue(made.images), not_ready=not_ready)
 
 
 def problems(text: str, manifests: Mapping[str, str] | None = None) -> tuple[Problem, ...]:

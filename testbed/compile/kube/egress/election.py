@@ -13,6 +13,7 @@ from hashlib import sha256
 from testbed.compile.kube.egress.checks import Scene, balanced, item_problems
 from testbed.compile.kube.egress.tables import MOST_SERVICES
 from testbed.compile.kube.metallb.announce import EXCLUDED, Announcements, excluded
+from testbed.compile.kube.placement import available
 from testbed.errors import Problem
 from testbed.model import kube
 from testbed.model.ovn import EgressService
@@ -127,6 +128,8 @@ def _network_problems(scene: Scene, egress: Egress) -> Iterator[Problem]:
 def _obstacle(scene: Scene, egress: Egress, node: kube.Node) -> str:
     """Why the node cannot be the one that translates; empty when it can."""
     spec = egress.item.spec
+    if not available(node):
+        return "it is not ready"
     if not spec.node_selector.matches(node.metadata.labels):
         return "its labels do not match nodeSelector"
     if excluded(node):
