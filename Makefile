@@ -94,15 +94,15 @@ unit: setup-dev
 	$(BIN)/pytest -m "not live" tests
 
 e2e: setup-dev
-	$(BIN)/pytest -m "live and not docker and not containerlab and not vm_boot" tests
+	$(BIN)/pytest --durations=10 -m "live and not docker and not containerlab and not vm_boot" tests
 
 e2e-docker: setup-dev
-	$(BIN)/pytest -m "live and docker and not vm_boot" tests
+	$(BIN)/pytest --durations=10 -m "live and docker and not vm_boot" tests
 
 # All tests in one machine; then those of `testbed vm` itself, which boot their own.
 e2e-vm: setup-vm
 	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --memory $(VM_MEMORY) \
-		--timeout $(VM_LAST) -- $(abspath $(BIN))/pytest -o faulthandler_timeout=600 -m "live and vm" tests
+		--timeout $(VM_LAST) -- $(abspath $(BIN))/pytest --durations=10 -o faulthandler_timeout=600 -m "live and vm" tests
 	$(BIN)/pytest -m vm_boot tests
 
 e2e-containerlab: setup-dev
