@@ -92,7 +92,7 @@ def react(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, obse
     if old is None:
         raise NoSuchLabError(f"lab {plan.name} is not running, or only half there")
     states = runtime.state()
-    gone = [node.name for node in plan.nodes if node.name not in states]
+    gone = [*plan.not_ready, *(node.name for node in plan.nodes if node.name not in states)]
     there, before = plan.without(gone), old.without(gone)
     change = diff(before, there)
     with _unfinished(directory, plan):

@@ -87,15 +87,17 @@ class Watch:
             while True:
                 self._refresh()
                 failed -= self._runtime.state().keys()
-                if ended := self._ended(failed, stop):
-                    with self._alone():
-                        self._refresh()
-                        reaction = self._react()
-                    if reaction:
-                        failed |= set(reaction.ended if reaction.problem else ())
-                        yield reaction
-                elif ended is None:
+                waiting = [name for name in self.nodes if name not in failed]
+                if (ended := self._ended(waiting, LOOK, stop)) is None:
                     return
+                if not ended:
+                    continue
+                with self._alone():
+                    self._refresh()
+                    reaction = self._react(ended)
+                if reaction:
+                    failed |= set(reaction.ended if reaction.problem else ())
+                    yield reaction
 
     def _refresh(self) -> None:
         """Read what `testbed up` has stored since."""
@@ -115,27 +117,30 @@ class Watch:
             raise InputError([Problem("what runs is not what the lab's files say", hint="`testbed up` applies them")])
         return plan
 
-    def _ended(self, failed: Collection[str], stop: Readable | None) -> bool | None:
-        """Whether a node ended within a second; None: the watch is to end."""
+    def _ended(self, nodes: Collection[str], seconds: float, stop: Readable | None = None) -> tuple[str, ...] | None:
+        """Those that end within so many seconds, or have ended; None: the watch is to end."""
         with contextlib.ExitStack() as opened:
-            holders = []
-            for name in self.nodes:
-                if name in failed:
-                    continue
+            holders: dict[int, str] = {}
+            gone = []
+            for name in nodes:
                 try:
-                    holders.append(self._runtime.holder(name))
+                    holder = self._runtime.holder(name)
                 except NoSuchNodeError:
-                    return True
-                opened.callback(os.close, holders[-1])
-            found = readable([*holders, *([stop] if stop else [])], LOOK)
-            return None if stop in found else bool(found)
+                    gone.append(name)
+                    continue
+                opened.callback(os.close, holder)
+                holders[holder] = name
+            found = readable([*holders, *([stop] if stop else [])], 0 if gone else seconds)
+            if stop in found:
+                return None
+            return (*gone, *(name for holder, name in holders.items() if holder in found))
 
-    def _react(self) -> Reaction | None:
+    def _react(self, candidates: Collection[str]) -> Reaction | None:
+        """Apply what follows from their end; None: `testbed up` has made them anew meanwhile."""
         start, before = time.monotonic(), self._plan
-        states = self._runtime.state()
-        ended = tuple(name for name in self.nodes if name not in states)
+        ended = self._ended([name for name in candidates if name in self.nodes], 0)
         if not ended:
-            return None  # `testbed up` has made it anew
+            return None
         try:
             after = self._compiled((*before.not_ready, *ended))
             apply.react(after, self._runtime, self._directory, timeout=TIMEOUT, observer=ignore)

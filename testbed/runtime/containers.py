@@ -331,6 +331,12 @@ class Containers(Supervised):
     def supervisor(self, node: str) -> Supervisor:
         return self._holder(node)[1]
 
+    def holder(self, node: str) -> int:
+        try:
+            return super().holder(node)
+        except NoSuchLabError:  # its supervisor has ended, and so has the node; the engine may not know it yet
+            raise NoSuchNodeError(f"node {node} does not run") from None
+
     def remove(self, nodes: Sequence[str]) -> None:
         containers = engine.of_lab(self.lab)
         for node in nodes:
