@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from testbed.deploy import commands, rulesets
+from testbed.deploy import commands, frr_reload, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
 from testbed.errors import DeployError, NoSuchLabError, NotReadyError
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from testbed.deploy.kind import Prepared
 
 PLAN, UNFINISHED = "plan.json", "plan.unfinished"
-FRR_RELOAD = "/usr/lib/frr/frr-reload.py"
 
 
 def stored_plan(directory: Path) -> Plan | None:
@@ -317,7 +316,7 @@ class _Apply:
                 self.runtime.stop(node.name, process.name)
 
     def _reload_all(self, reloads: Sequence[tuple[str, Process]]) -> None:
-        """Nodes side by side (frr-reload.py takes seconds for each), the programs of a node one after the other."""
+        """Nodes side by side, the programs of a node one after the other."""
         nodes = dict.fromkeys(node for node, _ in reloads)
 
         def reload(node: str) -> None:
@@ -335,18 +334,7 @@ class _Apply:
         elif process.reload == "bird":
             self.runtime.run(node, None, process.reload_command)
         else:
-            config = process.files[0]
-            argv = (
-                "/usr/bin/python3",
-                FRR_RELOAD,
-                "--reload",
-                "--daemon",
-                process.name,
-                "--confdir",
-                "/etc/frr",
-                config,
-            )
-            self.runtime.run(node, process.vrf, argv)
+            frr_reload.reload(self.runtime, node, process)
 
     def _due(self) -> list[tuple[str, Process]]:
         """Every program that should run and does not."""

@@ -18,9 +18,13 @@ from typing import Any
 from testbed.patience import stretched
 
 TIMEOUT = 2.0  # seconds a local daemon has to answer
+CONFIGURE_TIMEOUT = 30.0  # seconds it has for a line of configuration: it may have all its routes to look at
+# CMD_SUCCESS, CMD_WARNING and CMD_SUCCESS_DAEMON (FRR lib/command.h): with these, vtysh too goes on.
+FRR_TAKEN = frozenset((0, 1, 11))
 IMPORTED = re.compile(r"\s+Routes:\s+(\d+) imported")  # BIRD 1: once; BIRD 2: once per channel
 TIME_OF_DAY = re.compile(r"(\d\d):(\d\d):(\d\d)(?:\.\d+)?")
 MAX_UNIX_PATH = 107  # unix(7)
+Entry = tuple[str, ...]  # a line of an FRR configuration, after the contexts that it stands in, the outermost first
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +74,36 @@ def frr(path: Path, command: str) -> str:
     with _connect(path) as channel:
         try:
             _frr_answer(channel, "enable")
-            return _frr_answer(channel, command)
+            return _frr_answer(channel, command)[0]
         except OSError as error:
             raise NoAnswerError(f"{path.name}: {error}") from None
 
 
-def _frr_answer(channel: socket.socket, command: str) -> str:
+def frr_configure(path: Path, entries: Iterable[Entry]) -> list[Entry]:
+    """Enter lines into the configuration of an FRR daemon, in order, over one connection.
+
+    Returns:
+        The entries that it refused, or whose context it did; the others were entered all the same.
+
+    Raises:
+        NoAnswerError: it does not answer.
+    """
+    refused = []
+    with _connect(path) as channel:
+        channel.settimeout(stretched(CONFIGURE_TIMEOUT))
+        try:
+            _frr_answer(channel, "enable")
+            for entry in entries:
+                lines = ("end", "configure terminal", *entry)
+                if not all(_frr_answer(channel, line)[1] in FRR_TAKEN for line in lines):
+                    refused.append(entry)
+        except OSError as error:
+            raise NoAnswerError(f"{path.name}: {error}") from None
+    return refused
+
+
+def _frr_answer(channel: socket.socket, command: str) -> tuple[str, int]:
+    """What a daemon prints for a command, and its status (FRR lib/command.h)."""
     channel.sendall(command.encode() + b"\0")
     answer = bytearray()
     while not (len(answer) >= 4 and answer[-4:-1] == b"\0\0\0"):
@@ -83,7 +111,7 @@ def _frr_answer(channel: socket.socket, command: str) -> str:
         if not part:
             raise OSError("it hung up")
         answer += part
-    return answer[:-4].decode(errors="replace")
+    return answer[:-4].decode(errors="replace"), answer[-1]
 
 
 def frr_sessions(path: Path) -> dict[tuple[str | None, str], SessionState]:

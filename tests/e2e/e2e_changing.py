@@ -31,7 +31,7 @@ class ChangingLab:
 
     def up(self) -> PlanDiff:
         """Apply the files as they are now."""
-        return self.session.up(compiled(str(self.folder), self.session.name), timeout=120)  # frr-reload.py is slow
+        return self.session.up(compiled(str(self.folder), self.session.name))
 
 
 Changing = TypeVar("Changing", bound=ChangingLab)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import pytest
 from conftest import EDGE, assert_flows, pids
 from e2e_changing import ChangingLab, as_shipped, brought_up
 from e2e_traffic import Stream, stream
 
+from testbed.deploy.frr_reload import Difference, difference
 from testbed.plan.diff import PlanDiff
 from testbed.session import Session
 from testbed.wait import Deadline, until
@@ -99,11 +100,43 @@ def test_bgp_timers(lab):
         configuration = running_configuration(lab.session, router)
         assert "timers 4 12" in configuration, router
         assert "timers 3 9" not in configuration, router
+    assert_entered(lab.session, routers)
+    assert_flows(lab.session)
+
+
+def test_an_as_number(lab):
+    """FRR forgets all that it knows of a neighbour whose AS number is taken away: the rest must be entered again."""
+    before = pids(lab.session)
+    own = neighbour_lines(lab.session, "leaf1", "pe2")
+    assert "remote-as 65102" in own
+    lab.edit("lab.yaml", "asn: 65102", "asn: 65103")
+    lab.up()
+    assert pids(lab.session) == before
+    assert neighbour_lines(lab.session, "leaf1", "pe2") == own - {"remote-as 65102"} | {"remote-as 65103"}
+    assert lab.session.status().problems == ()
+    assert_entered(lab.session, ("leaf1", "leaf2", "pe2"))
     assert_flows(lab.session)
 
 
 def running_configuration(session: Session, router: str) -> str:
     return session.runtime.run(router, None, ("/usr/bin/vtysh", "-d", "bgpd", "-c", "show running-config"))
+
+
+def neighbour_lines(session: Session, router: str, neighbour: str) -> set[str]:
+    """What a router is told of a neighbour in its VRFs, without its addresses."""
+    lines = [line.split(maxsplit=2) for line in running_configuration(session, router).splitlines()]
+    known = [(words[1], words[2]) for words in lines if len(words) == 3 and words[0] == "neighbor"]
+    addresses = {address for address, setting in known if setting == f"description {neighbour}"}
+    assert addresses
+    return {setting for address, setting in known if address in addresses}
+
+
+def assert_entered(session: Session, routers: Iterable[str]) -> None:
+    """FRR's own tool finds nothing left to do, and did not have to do it itself, which takes long."""
+    for router in routers:
+        process = next(entry for entry in session.plan.node(router).processes if entry.name == "bgpd")
+        assert difference(session.runtime, router, process) == Difference(), router
+        assert not session.runtime.path(router, "/var/log/frr/frr-reload.log").exists(), router
 
 
 def test_a_node_and_its_link(lab):
@@ -151,4 +184,5 @@ def test_the_addresses_of_a_routers_link(lab):
     assert pids(lab.session) == before
     assert "172.20." not in lab.session.runtime.run("leaf1", "mgmt", ("ip", "-o", "address"))
     assert lab.session.status().problems == ()
+    assert_entered(lab.session, ("spine1", "spine2", "leaf1", "leaf2", "pe1", "pe2"))
     assert_flows(lab.session)

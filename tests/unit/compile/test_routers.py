@@ -89,7 +89,7 @@ def test_bgp(r1: Node) -> None:
 
 def test_no_transit() -> None:
     text = lab_texts.file(lab_texts.compiled(ROUTER).node("r2"), "/etc/frr/bgpd.conf")
-    assert "bgp as-path access-list own permit ^$" in text
+    assert "bgp as-path access-list own seq 5 permit ^$" in text
     assert text.count("filter-list own out") == 2
 
 
