@@ -74,7 +74,7 @@ def compile_lab(
         links=(*routers.links(topology), *pod_links),
         secrets=_secrets(everything, flows),
         sessions=expected_sessions(topology, alive, built),
-        routes=expected_routes(topology, alive, built),
+        routes=expected_routes(lab, topology, alive, built),
         services=cluster_plan.services(built) if built else (),
         flows=flows,
         cluster=kind_cluster.cluster_plan(real, manifests) if real else None,

@@ -85,7 +85,8 @@ def link_sessions(lab: Lab, topology: Topology) -> Routing:
                 for own, other in ((a, b), (b, a)):
                     # Segments of one VRF do not overlap, so no router has a neighbour twice.
                     routing.connect(own.node, own.vrf, _neighbour(lab, segment, own, other, version))
-                routing.sessions.append(Session(router_key(a.node, a.vrf), router_key(b.node, b.vrf), version))
+                ends = router_key(a.node, a.vrf), router_key(b.node, b.vrf)
+                routing.sessions.append(Session(*ends, version, a.network(version)))
     return routing
 
 
@@ -121,20 +122,39 @@ def add_router_speakers(lab: Lab, topology: Topology, routing: Routing) -> None:
         if isinstance(node, Router) and node.bgp:
             key = router_key(router, vrf)
             prefixes = frozenset(originated(node, router, topology, vrf))
-            routing.speakers[key] = Speaker(key, node.bgp.asn, prefixes, node.bgp.transit)
+            uneven = frozenset(_static(node, vrf) if _shares_a_segment(topology, router, vrf) else ())
+            routing.speakers[key] = Speaker(key, node.bgp.asn, prefixes, node.bgp.transit, uneven=uneven)
+
+
+def _shares_a_segment(topology: Topology, router: str, vrf: str | None) -> bool:
+    """Whether it may have a static route by a router that its neighbours have on the same link: it tells them so."""
+    return any(len(segment.ends) > 2 for segment, own in topology.of(router) if own.vrf == vrf)
 
 
 def originated(node: Router, name: str, topology: Topology, vrf: str | None) -> Iterable[str]:
     """The prefixes that a router redistributes into BGP in a routing instance."""
     assert node.bgp is not None
     if "connected" in node.bgp.redistribute:
-        for _, end in topology.of(name):
-            if end.vrf == vrf:
-                yield from (str(address.network) for address in end.addresses)
-        if vrf is None:
-            yield from (str(address.network) for address in topology.loopbacks.get(name, ()))
+        yield from _connected(name, topology, vrf)
     if "static" in node.bgp.redistribute:
-        yield from (route.to for route in node.routes if route.vrf == vrf)
+        yield from _static(node, vrf)
+
+
+def without_bgp(node: Router, name: str, topology: Topology, vrf: str | None) -> frozenset[str]:
+    """The prefixes that a router has a route to in a routing instance, and prefers to what BGP brings."""
+    return frozenset((*_connected(name, topology, vrf), *_static(node, vrf)))
+
+
+def _connected(name: str, topology: Topology, vrf: str | None) -> Iterator[str]:
+    for _, end in topology.of(name):
+        if end.vrf == vrf:
+            yield from (str(address.network) for address in end.addresses)
+    if vrf is None:
+        yield from (str(address.network) for address in topology.loopbacks.get(name, ()))
+
+
+def _static(node: Router, vrf: str | None) -> Iterator[str]:
+    return (route.to for route in node.routes if route.vrf == vrf)
 
 
 def session_timers(lab: Lab, router: str) -> Timers:
@@ -164,11 +184,11 @@ def router_id_problems(lab: Lab, topology: Topology) -> Iterator[Problem]:
         owners.setdefault(own, name)
 
 
-def router_at(topology: Topology, lab: Lab, node: str, address: str) -> tuple[str, str | None, str] | None:
-    """The router that has `address` on a segment of `node`: (router, its VRF, the node's own address there)."""
+def router_at(topology: Topology, lab: Lab, node: str, address: str) -> tuple[End, End] | None:
+    """The router that has `address` on a segment of `node`: (its end, the node's own)."""
     version = 6 if ":" in address else 4
     for segment, own in topology.of(node):
         for other in segment.others(node):
             if other.address(version) == address and isinstance(lab.nodes[other.node], Router):
-                return other.node, other.vrf, own.address(version)
+                return other, own
     return None

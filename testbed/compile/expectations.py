@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_network
 
-from testbed.compile.bgp import Routing
+from testbed.compile.bgp import Routing, without_bgp
 from testbed.compile.frr import BGPD_SOCKET
 from testbed.compile.kube.cluster import Built
 from testbed.compile.kube.cluster_plan import BIRD_SOCKET
 from testbed.compile.propagation import propagate
 from testbed.compile.topology import Topology, kubernetes_nodes
+from testbed.model.lab import Lab, Router
 from testbed.plan import MAIN_TABLE, BgpSession, ExpectedRoute
+
+FRR_MULTIPATH = 16  # next hops of a route that any FRR can have: configure --enable-multipath raises it
 
 
 def expected_sessions(topology: Topology, routing: Routing, built: Built | None) -> tuple[BgpSession, ...]:
@@ -42,7 +45,7 @@ def _node_sessions(topology: Topology, built: Built, node: str) -> Iterator[BgpS
         yield BgpSession(node, speaker.vrf or None, speaker.address, name, "frr", BGPD_SOCKET)
 
 
-def expected_routes(topology: Topology, routing: Routing, built: Built | None) -> tuple[ExpectedRoute, ...]:
+def expected_routes(lab: Lab, topology: Topology, routing: Routing, built: Built | None) -> tuple[ExpectedRoute, ...]:
     """The routes that speakers learn, without those that Calico's BIRD keeps out of the kernel."""
     learned = propagate(tuple(routing.speakers.values()), routing.sessions)
     found: list[ExpectedRoute] = []
@@ -50,13 +53,21 @@ def expected_routes(topology: Topology, routing: Routing, built: Built | None) -
     for (node, vrf, daemon), by_bgp in learned.items():
         if node in others:
             continue  # asked of the routers, which are the other ends
-        prefixes = by_bgp | routing.leaked.get((node, vrf, daemon), set())
+        leaked = routing.leaked.get((node, vrf, daemon), set())
         kept_out: list[IPv4Network | IPv6Network] = []
         if built and daemon == "bird":
             kept_out = [ip_network(text) for text in built.service_routes(node).not_in_kernel]
         table = topology.vrf_tables.get(vrf, MAIN_TABLE) if vrf else MAIN_TABLE
-        wanted = [prefix for prefix in sorted(prefixes) if not _within(prefix, kept_out)]
-        found += [ExpectedRoute(node, vrf, prefix, table) for prefix in wanted]
+        wanted = [prefix for prefix in sorted(by_bgp.keys() | leaked) if not _within(prefix, kept_out)]
+        router = lab.nodes[node]
+        most, single = 1, leaked
+        if isinstance(router, Router) and router.bgp:
+            most = min(router.bgp.maximum_paths, FRR_MULTIPATH)
+            single = leaked | without_bgp(router, node, topology, vrf)
+        found += [
+            ExpectedRoute(node, vrf, prefix, table, 1 if prefix in single else min(most, by_bgp[prefix]))
+            for prefix in wanted
+        ]
     return tuple(found)
 
 

@@ -94,10 +94,10 @@ def add_leaked(lab: Lab, routing: Routing) -> list[Problem]:
         source, to = router_key(name, leak.source), router_key(name, leak.to)
         own = routing.speakers[source].originates
         for number, prefix in enumerate(leak.prefixes):
-            if prefix not in own | learned[source]:
+            if prefix not in own | learned[source].keys():
                 place = node.origin.at("leaks", index, "prefixes", number)
                 message = f"{name} leaks {prefix} from VRF {leak.source}, where BGP never has a route to it"
-                problems.append(Problem(message, place, _alike(prefix, own | learned[source])))
+                problems.append(Problem(message, place, _alike(prefix, own | learned[source].keys())))
             elif prefix in routing.speakers[to].originates:
                 place = node.origin.at("leaks", index, "prefixes", number)
                 message = f"{name} leaks {prefix} into VRF {leak.to}, which has a link or route of its own there"
@@ -107,7 +107,8 @@ def add_leaked(lab: Lab, routing: Routing) -> list[Problem]:
             routing.leaked.setdefault(to, set()).add(prefix)
     for key, prefixes in added.items():
         speaker = routing.speakers[key]
-        routing.speakers[key] = replace(speaker, originates=speaker.originates | prefixes)
+        originates, uneven = speaker.originates | prefixes, speaker.uneven | prefixes
+        routing.speakers[key] = replace(speaker, originates=originates, uneven=uneven)
     return problems
 
 

@@ -68,6 +68,11 @@ class _Node:
     built: Built
     name: str
 
+    @property
+    def _made_by_kind(self) -> bool:
+        """Whether Kubernetes itself decides where pods run, and so which nodes tell of a Service."""
+        return self.built.cluster.provider == "kind"
+
     # --- Calico -----------------------------------------------------------------------------------------------------
 
     def add_calico(self) -> Iterator[Problem]:
@@ -81,7 +86,15 @@ class _Node:
         originated = (*cluster.blocks.get(self.name, ()), *self.built.service_routes(self.name).advertised)
         allowed = max((session.allowed_local_as for session in sessions), default=0)
         asn = cluster.as_number(cluster.node(self.name))
-        speaker = Speaker(key, asn, frozenset(originated), transit=False, allow_own_as=allowed)
+        uneven = any(session.filters or session.local_as_given for session in sessions) or self._made_by_kind
+        speaker = Speaker(
+            key,
+            asn,
+            frozenset(originated),
+            transit=False,
+            allow_own_as=allowed,
+            uneven=frozenset(originated if uneven else ()),
+        )
         self.routing.speakers[key] = speaker
         peers = {address: name for name, address in self.built.node_ips.items()}
         for session in sessions:
@@ -138,7 +151,12 @@ class _Node:
                 yield from self._metallb_session(key, session)
             peers = {session.peer for session in sessions}
             prefixes = frozenset(str(route.prefix) for peer in peers & set(told) for route in told[peer])
-            self.routing.speakers[key] = Speaker(key, sessions[0].my_asn, prefixes, receives=False)
+            alike = [
+                frozenset(str(route.prefix) for route in told.get(peer, ()) if not route.communities) for peer in peers
+            ]
+            uneven = prefixes if self._made_by_kind else prefixes.difference(frozenset.intersection(*alike))
+            speaker = Speaker(key, sessions[0].my_asn, prefixes, receives=False, uneven=uneven)
+            self.routing.speakers[key] = speaker
 
     def _metallb_session(self, key: Key, session: MetalLBSession) -> Iterator[Problem]:
         origin = next((peer.origin for peer in self.built.metallb_peers if peer.name == session.peer), NOWHERE)
@@ -175,7 +193,9 @@ class _Node:
         if found is None:
             message = f"{self.name} would peer with {wanted.address}, which no router on its links has"
             return [wanted.problem(message, at, suggest("", self._router_addresses(wanted.address)))]
-        router, vrf, own = found
+        router, vrf = found[0].node, found[0].vrf
+        version = 6 if ":" in wanted.address else 4
+        own = found[1].address(version)
         if message := self._instance_mismatch(wanted, own):
             return [wanted.problem(message, at)]
         model = self.lab.nodes[router]
@@ -190,8 +210,8 @@ class _Node:
         if wanted.source not in ("", own):
             message = f"{self.name} would speak from {wanted.source}, and {router} knows it as {own} on their link"
             return [wanted.problem(message, "sourceAddress", "set sourceAddress to that, or leave it to the routes")]
-        version = 6 if ":" in wanted.address else 4
-        self.routing.sessions.append(Session(wanted.key, bgp.router_key(router, vrf), version))
+        link = found[1].network(version)
+        self.routing.sessions.append(Session(wanted.key, bgp.router_key(router, vrf), version, link))
         return self.routing.connect(router, vrf, self._neighbour(wanted, router, own))
 
     def _instance_mismatch(self, wanted: _Wanted, own: str) -> str:

@@ -47,6 +47,10 @@ class End:
         """The address of a family, without prefix length; empty where there is none."""
         return next((str(entry.ip) for entry in self.addresses if entry.version == version), "")
 
+    def network(self, version: int) -> str:
+        """The subnet of that address; empty where there is none."""
+        return next((str(entry.network) for entry in self.addresses if entry.version == version), "")
+
 
 @dataclass(frozen=True)
 class Segment:

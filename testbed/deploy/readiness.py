@@ -179,26 +179,28 @@ def log_end(runtime: Runtime, node: str, process: str, lines: int = 5) -> str:
 def await_routes(
     sockets: Sockets, routes: Sequence[ExpectedRoute], deadline: Deadline, observer: Observer, quiet: float = 0.0
 ) -> list[ExpectedRoute]:
-    """Wait until every expected route is in its kernel table; returns those still missing at the deadline.
+    """Wait until every expected route is in its kernel table, with all its next hops; returns those that are not so at
+    the deadline.
 
     Args:
         sockets: opens them in the nodes that the routes name.
         quiet: seconds in which none of the tables may have changed.
     """
-    wanted: dict[tuple[str, str | None, int], dict[str, str]] = {}  # by table: prefix → the user's words
+    wanted: dict[tuple[str, str | None, int], list[ExpectedRoute]] = {}  # by table
     for route in routes:
-        wanted.setdefault((route.node, route.vrf, route.table), {})[route.prefix] = describe_route(route)
+        wanted.setdefault((route.node, route.vrf, route.table), []).append(route)
     monitors = {place: RouteMonitor(sockets, *place) for place in wanted}
-    missing = {place: list(prefixes) for place, prefixes in wanted.items()}
+    missing = dict(wanted)
     calm = Deadline(quiet)
 
     def arrived() -> bool:
         nonlocal calm
         for place, monitor in monitors.items():
             if monitor.read():
-                missing[place] = [prefix for prefix in wanted[place] if prefix not in monitor.prefixes]
+                there = monitor.prefixes
+                missing[place] = [route for route in wanted[place] if there.get(route.prefix, 0) < route.next_hops]
                 calm = Deadline(quiet)
-        words = tuple(wanted[place][prefix] for place, prefixes in missing.items() for prefix in prefixes)
+        words = tuple(describe_route(route) for late in missing.values() for route in late)
         observer(Awaited("routes", words, len(routes)))
         return not words and calm.passed
 
@@ -207,12 +209,13 @@ def await_routes(
     finally:
         for monitor in monitors.values():
             monitor.close()
-    return [route for route in routes if route.prefix in missing[route.node, route.vrf, route.table]]
+    return [route for late in missing.values() for route in late]
 
 
 def describe_route(route: ExpectedRoute) -> str:
     where = f" (VRF {route.vrf})" if route.vrf else ""
-    return f"{route.node}{where}: route to {route.prefix}"
+    hops = f" with {route.next_hops} next hops" if route.next_hops > 1 else ""
+    return f"{route.node}{where}: route to {route.prefix}{hops}"
 
 
 def sessions(runtime: Runtime, wanted: Sequence[BgpSession]) -> dict[BgpSession, control.SessionState]:

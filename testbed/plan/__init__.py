@@ -251,12 +251,18 @@ class BgpSession:
 
 @dataclass(frozen=True, slots=True, order=True)
 class ExpectedRoute:
-    """A route that BGP must have put into a node's kernel table; `table` is that of the VRF's device, if it is one."""
+    """A route that BGP must have put into a node's kernel table.
+
+    Args:
+        table: that of the VRF's device, if it is one.
+        next_hops: how many it must have at least. With fewer than it will have, what is in flight may yet be moved.
+    """
 
     node: str
     vrf: str | None
     prefix: str
     table: int = MAIN_TABLE
+    next_hops: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -161,10 +161,11 @@ def _readiness(plan: Plan) -> Iterator[str]:
         yield from columns(rows, indent="  ")
         yield ""
     if plan.routes:
-        yield "routes that BGP must bring"
+        yield "routes that BGP must bring (in brackets: by how many next hops at least)"
         by_place: dict[tuple[str, str], list[str]] = {}
         for route in plan.routes:
-            by_place.setdefault((route.node, _vrf(route.vrf)), []).append(route.prefix)
+            hops = f"({route.next_hops})" if route.next_hops > 1 else ""
+            by_place.setdefault((route.node, _vrf(route.vrf)), []).append(route.prefix + hops)
         yield from columns([row for entry in by_place.items() for row in _wrapped(*entry)], indent="  ")
         yield ""
 

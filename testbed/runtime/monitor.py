@@ -10,14 +10,14 @@ from testbed.runtime.base import Sockets
 RTMGRP_IPV4_ROUTE, RTMGRP_IPV6_ROUTE = 0x40, 0x400
 RTM_NEWROUTE, RTM_DELROUTE, RTM_GETROUTE = 24, 25, 26
 NLM_F_REQUEST, NLM_F_DUMP = 0x1, 0x300
-RTA_DST, RTA_TABLE, RTN_UNICAST = 1, 15, 1
+RTA_DST, RTA_MULTIPATH, RTA_TABLE, RTN_UNICAST = 1, 9, 15, 1
 LENGTHS = {socket.AF_INET: 4, socket.AF_INET6: 16}
 SO_RCVBUFFORCE = 33  # socket(7); Python does not name it
 BUFFER = 4 << 20
 
 
 class RouteMonitor:
-    """The unicast prefixes of one routing table, kept current by the kernel's own events.
+    """The unicast prefixes of one routing table, each with the number of its next hops, kept current by events.
 
     Args:
         vrf: the routing instance in whose network namespace the table is.
@@ -25,7 +25,7 @@ class RouteMonitor:
 
     def __init__(self, sockets: Sockets, node: str, vrf: str | None, table: int) -> None:
         self._table = table
-        self.prefixes: set[str] = set()
+        self.prefixes: dict[str, int] = {}
         self._channel = sockets.socket(node, vrf, socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE)
         self._channel.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, BUFFER)
         self._channel.bind((0, RTMGRP_IPV4_ROUTE | RTMGRP_IPV6_ROUTE))
@@ -73,7 +73,7 @@ class RouteMonitor:
         family, bits, _, _, table, _, _, route_type = struct.unpack_from("=BBBBBBBB", body)
         if route_type != RTN_UNICAST or family not in LENGTHS:
             return
-        address = bytes(LENGTHS[family])
+        address, next_hops = bytes(LENGTHS[family]), 1
         offset = 12
         while offset + 4 <= len(body):
             size, attribute = struct.unpack_from("=HH", body, offset)
@@ -81,6 +81,8 @@ class RouteMonitor:
                 break
             if attribute == RTA_DST:
                 address = body[offset + 4 : offset + size]
+            elif attribute == RTA_MULTIPATH:
+                next_hops = _next_hops(body[offset + 4 : offset + size])
             elif attribute == RTA_TABLE:  # the header has room for small numbers only
                 table = struct.unpack_from("=I", body, offset + 4)[0]
             offset += (size + 3) & ~3
@@ -88,6 +90,18 @@ class RouteMonitor:
             return
         prefix = f"{socket.inet_ntop(family, address)}/{bits}"
         if kind == RTM_NEWROUTE:
-            self.prefixes.add(prefix)
+            self.prefixes[prefix] = next_hops
         else:
-            self.prefixes.discard(prefix)
+            self.prefixes.pop(prefix, None)
+
+
+def _next_hops(attribute: bytes) -> int:
+    """How many next hops RTA_MULTIPATH lists (struct rtnexthop: its length comes first)."""
+    found = offset = 0
+    while offset + 8 <= len(attribute):
+        size = struct.unpack_from("=H", attribute, offset)[0]
+        if size < 8:
+            break
+        found += 1
+        offset += (size + 3) & ~3
+    return found

@@ -112,6 +112,45 @@ def test_what_a_router_originates(redistribute: str, originated: set[str]) -> No
     assert {entry.prefix for entry in plan.routes if entry.node == "r2"} == originated
 
 
+FABRIC = """
+    nodes:
+      r1: {kind: router, bgp: {asn: 65001}}
+      s1: {kind: router, bgp: {asn: 65000}}
+      s2: {kind: router, bgp: {asn: 65000}}
+      s3: {kind: router, bgp: {asn: 65000}}
+      r2: ROUTER
+      h1: {kind: host}
+    links:
+      - {endpoints: [r1, s1], bgp: true, ipv4: 10.1.1.0/24}
+      - {endpoints: [r1, s2], bgp: true, ipv4: 10.1.2.0/24}
+      - {endpoints: [r1, s3], bgp: true, ipv4: 10.1.3.0/24}
+      - {endpoints: [s1, r2], bgp: true, ipv4: 10.2.1.0/24}
+      - {endpoints: [s2, r2], bgp: true, ipv4: 10.2.2.0/24}
+      - {endpoints: [s3, r2], bgp: true, ipv4: 10.2.3.0/24}
+      - {endpoints: [r1, h1], ipv4: 10.9.0.0/24}
+"""
+
+
+@pytest.mark.parametrize(
+    ("router", "next_hops"),
+    [
+        pytest.param("{kind: router, bgp: {asn: 65002}}", 3, id="all spines"),
+        pytest.param("{kind: router, bgp: {asn: 65002, maximumPaths: 2}}", 2, id="no more than it uses"),
+        pytest.param("{kind: router, bgp: {asn: 65001}}", None, id="r1's AS, so it does not take them"),
+        pytest.param(
+            "{kind: router, bgp: {asn: 65002, redistribute: []}, routes: [{to: 10.9.0.0/24, via: s1}]}",
+            1,
+            id="a static route of its own, which it prefers",
+        ),
+    ],
+)
+def test_how_many_next_hops_a_route_will_have(router: str, next_hops: int | None) -> None:
+    plan = lab_texts.compiled(FABRIC.replace("ROUTER", router))
+    found = {(entry.node, entry.prefix): entry.next_hops for entry in plan.routes}
+    assert found.get(("r2", "10.9.0.0/24")) == next_hops
+    assert found["s1", "10.9.0.0/24"] == 1
+
+
 def test_neighbours_of_one_address_are_told_apart_by_their_vrf() -> None:
     found = bgp.Routing()
     made = lab_texts.lab(LINE)

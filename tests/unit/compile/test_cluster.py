@@ -43,11 +43,14 @@ METALLB = """
     metadata: {name: all, namespace: metallb-system}
     spec: {}
     ---
+"""
+PEER_OF_METALLB = """
     apiVersion: metallb.io/v1beta2
     kind: BGPPeer
     metadata: {name: leaf, namespace: metallb-system}
     spec: {myASN: 64513, peerASN: 65001, peerAddress: 10.1.0.1, password: secret}
 """
+METALLB += PEER_OF_METALLB
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +119,41 @@ def test_the_router_gets_the_other_end_of_metallbs_sessions(plan: Plan) -> None:
     }
 
 
-def test_what_metallb_announces_is_expected_on_the_router(plan: Plan) -> None:
-    assert ("r1", "3.3.3.1/32") in {(entry.node, entry.prefix) for entry in plan.routes}
+@pytest.mark.parametrize(
+    ("spec", "next_hops"),
+    [
+        ("{}", 2),
+        ("{nodeSelectors: [{matchLabels: {kubernetes.io/hostname: n2}}]}", 1),
+        pytest.param("{communities: ['65535:65281']}", 1, id="what others make of a community is not known"),
+    ],
+)
+def test_what_metallb_announces_is_expected_on_the_router(spec: str, next_hops: int) -> None:
+    manifests = {"web.yaml": WEB, "metallb.yaml": METALLB.replace("spec: {}", f"spec: {spec}")}
+    plan = lab_texts.compiled(lab_texts.CLUSTER, manifests)
+    found = {(entry.node, entry.prefix): entry.next_hops for entry in plan.routes}
+    assert found["r1", "3.3.3.1/32"] == next_hops
+
+
+def test_what_metallb_tells_only_one_peer() -> None:
+    """Nodes tell r2 nothing; r1 does, by whom alone it has a route."""
+    lab = """
+    nodes:
+      r1: {kind: router, bgp: {asn: 65001}}
+      r2: {kind: router, bgp: {asn: 65002}}
+      n1: {kind: kubernetes}
+      n2: {kind: kubernetes}
+    links:
+      - {endpoints: [r1, n1, n2], ipv4: 10.1.0.0/24}
+      - {endpoints: [r2, n1, n2], ipv4: 10.2.0.0/24}
+      - {endpoints: [r1, r2], ipv4: 10.3.0.0/24, bgp: true}
+    cluster: {name: k8s}
+    """
+    second = PEER_OF_METALLB.replace("leaf", "other").replace("65001", "65002").replace("10.1.0.1", "10.2.0.1")
+    for spec, next_hops in (("{}", 2), ("{peers: [leaf]}", 1)):
+        metallb = METALLB.replace("spec: {}", f"spec: {spec}") + "    ---" + second
+        plan = lab_texts.compiled(lab, {"web.yaml": WEB, "metallb.yaml": metallb})
+        found = {(entry.node, entry.prefix): entry.next_hops for entry in plan.routes}
+        assert found["r2", "3.3.3.1/32"] == next_hops, spec
 
 
 def test_the_mesh_of_calico(plan: Plan) -> None:

@@ -74,7 +74,7 @@ PLAN = Plan(
         Link(Endpoint("n1", "cali0"), Endpoint("echo-js8mb", "eth0")),
     ),
     sessions=(SESSION_UP, SESSION_DOWN),
-    routes=tuple(ExpectedRoute("leaf1", "mgmt", f"192.168.{number}.0/26") for number in range(8)),
+    routes=tuple(ExpectedRoute("leaf1", "mgmt", f"192.168.{n}.0/26", next_hops=1 + (n == 2)) for n in range(8)),
     services=(ECHO,),
     flows=(POD_FLOW, WEB_FLOW, QUIET_FLOW),
 )

@@ -19,6 +19,7 @@ from testbed import session
 from testbed.deploy import needs
 from testbed.errors import InputError, UnsupportedError
 from testbed.plan import Interface, Node, Plan
+from testbed.run import network_namespace
 from testbed.runtime import kernel
 from testbed.runtime.monitor import RouteMonitor
 from testbed.runtime.vrf import Device, _device, _vrf_of, members
@@ -90,8 +91,6 @@ class OneNamespace:
         self.namespace = namespace
 
     def socket(self, node: str, vrf: str | None, family: int, kind: int, protocol: int = 0) -> socket.socket:
-        from testbed.run import network_namespace
-
         with network_namespace(self.namespace):
             return socket.socket(family, kind, protocol)
 
@@ -112,6 +111,42 @@ def test_routes_are_watched_in_one_table() -> None:
         monitor.read()
         assert {prefix for prefix in monitor.prefixes if ":" not in prefix} == prefixes
         monitor.close()
+    os.close(namespace)
+
+
+def test_next_hops_are_counted() -> None:
+    namespace = in_a_namespace(
+        "link add v0 type veth peer name v1",
+        "link set v0 up",
+        "link set v1 up",
+        "address add 10.0.0.1/24 dev v0",
+        "address add fd00::1/64 dev v0 nodad",
+        "route add 10.1.0.0/16 via 10.0.0.2",
+        "route add 10.2.0.0/16 nexthop via 10.0.0.2 nexthop via 10.0.0.3 nexthop via 10.0.0.4",
+        "route add fd00:2::/64 nexthop via fd00::2 nexthop via fd00::3",
+        # As FRR does: next hops are objects of the kernel.
+        "nexthop add id 1 via 10.0.0.2 dev v0",
+        "nexthop add id 2 via 10.0.0.3 dev v0",
+        "nexthop add id 3 group 1/2",
+        "route add 10.3.0.0/16 nhid 3",
+        "route add 10.4.0.0/16 nhid 1",
+    )
+    monitor = RouteMonitor(OneNamespace(namespace), "r1", None, 254)
+    monitor.read()
+    counts = {"10.1.0.0/16": 1, "10.2.0.0/16": 3, "fd00:2::/64": 2, "10.3.0.0/16": 2, "10.4.0.0/16": 1}
+    assert {prefix: monitor.prefixes.get(prefix) for prefix in counts} == counts
+    with network_namespace(namespace):
+        for words in (
+            "route del 10.1.0.0/16",
+            "route replace 10.2.0.0/16 via 10.0.0.2",
+            "route append fd00:2::/64 via fd00::4",
+            "route replace 10.4.0.0/16 nhid 3",
+        ):
+            subprocess.run(["ip", *words.split()], check=True)
+    monitor.read()
+    counts = {"10.1.0.0/16": None, "10.2.0.0/16": 1, "fd00:2::/64": 3, "10.3.0.0/16": 2, "10.4.0.0/16": 2}
+    assert {prefix: monitor.prefixes.get(prefix) for prefix in counts} == counts
+    monitor.close()
     os.close(namespace)
 
 
