@@ -21,16 +21,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench import get_peers, machine, trace
+from bench import change, get_peers, machine, trace
 from bench.contest import FailedRunError, Run, environment, run_floor, run_mininet, run_munet, run_testbed
 from bench.fabric import FABRICS, Fabric, lab_text
 from bench.peers import ROOT, find_mininet, find_munet
 from bench.table import aligned, ratio, spread
+from testbed.errors import TestbedError
 from testbed.runtime import engine
 from testbed.session import RUNTIMES, compiled
 
-PARTS = ("cli", "edge", "trace", "runtimes", "fabric", "peers")
-EDGE_RUNS, TRACE_RUNS, RUNTIME_RUNS, FABRIC_RUNS, CLI_RUNS = 5, 5, 3, 3, 7
+PARTS = ("cli", "edge", "change", "trace", "runtimes", "fabric", "peers")
+EDGE_RUNS, CHANGE_RUNS, TRACE_RUNS, RUNTIME_RUNS, FABRIC_RUNS, CLI_RUNS = 5, 3, 5, 3, 3, 7
 EDGE_GOAL, DOWN_GOAL, HELP_GOAL, FLOOR_GOAL = 4.0, 1.0, 0.3, 1.5
 EDGE_NAME = "bench-edge"
 
@@ -73,7 +74,8 @@ def main() -> int:
     print(bench.found["machine"])
     _warm_up()
     before = machine.host_network()
-    for part, run in (("cli", _cli), ("edge", _edge), ("trace", _trace), ("runtimes", _runtimes), ("fabric", _fabrics)):
+    runs = {"cli": _cli, "edge": _edge, "change": _change, "trace": _trace, "runtimes": _runtimes, "fabric": _fabrics}
+    for part, run in runs.items():
         if part in bench.parts or (part == "fabric" and "peers" in bench.parts):
             run(bench)
     if changes := machine.network_changes(before):
@@ -175,6 +177,17 @@ def _edge(bench: Bench) -> None:
     for run in runs:
         if run.failed:
             bench.failed(f"flows that are not as expected: {', '.join(run.failed)}")
+
+
+def _change(bench: Bench) -> None:
+    print("\n# labs/edge changed in place, and back\n")
+    try:
+        found = change.measure(bench.rounds(CHANGE_RUNS))
+    except TestbedError as error:  # frr-reload.py has a minute for a router, which a busy machine may exceed
+        bench.failed(str(error))
+        return
+    bench.found["change"] = dataclasses.asdict(found)
+    change.show(found)
 
 
 def _trace(bench: Bench) -> None:

@@ -131,6 +131,28 @@ def test_a_segment_is_a_bridge_of_its_first_end() -> None:
     assert own(found, "r1")[1][0] == "eth2"
 
 
+INSERTED = """
+links:
+  - {endpoints: [r1, r2]}
+  MORE
+  - {endpoints: [r1, h1]}
+  - {endpoints: [r1, r3, h2], ipv4: 10.1.0.0/24}
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "moved"),
+    [
+        ("- {endpoints: [r1, r3]}", True),
+        ("- {endpoints: [{node: r1, interface: extra0}, {node: r3, interface: extra0}], ipv4: 10.2.0.0/30}", False),
+    ],
+)
+def test_a_link_between_others_moves_them_unless_it_states_what_they_derive(more: str, *, moved: bool) -> None:
+    alone = lab_texts.topology(ROUTERS + INSERTED.replace("  MORE\n", ""))
+    found = lab_texts.topology(ROUTERS + INSERTED.replace("MORE", more))
+    assert ({entry.ends for entry in alone.segments} <= {entry.ends for entry in found.segments}) is not moved
+
+
 def test_stated_interface_names_stay_and_others_keep_out_of_their_way() -> None:
     found = lab_texts.topology(
         ROUTERS
