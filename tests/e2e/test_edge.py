@@ -72,6 +72,18 @@ def test_routes_are_as_planned(edge):
     assert checked > 20
 
 
+def test_routes_by_bgp_have_as_many_next_hops_as_planned(edge):
+    """Here all of them are certain: the kernels have no fewer, and no more."""
+    planned: dict[tuple[str, str | None, int], dict[str, int]] = {}
+    for route in edge.plan.routes:
+        planned.setdefault((route.node, route.vrf, route.table), {})[route.prefix] = route.next_hops
+    for (node, vrf, table), wanted in planned.items():
+        answer = json.loads(edge.runtime.run(node, vrf, ("ip", "-N", "-j", "route", "show", "table", str(table))))
+        found = {live(entry)[0]: len(entry.get("nexthops", [entry])) for entry in answer}
+        assert {prefix: found.get(prefix) for prefix in wanted} == wanted, (node, vrf)
+    assert len([route for route in edge.plan.routes if route.next_hops > 1]) > 30
+
+
 def test_rules_are_as_planned(edge):
     checked = 0
     for node, vrf in places(edge.plan):

@@ -17,12 +17,15 @@ import pytest
 
 from testbed import session
 from testbed.deploy import needs
+from testbed.deploy.readiness import await_routes, describe_route
 from testbed.errors import InputError, UnsupportedError
-from testbed.plan import Interface, Node, Plan
+from testbed.events import ignore
+from testbed.plan import ExpectedRoute, Interface, Node, Plan
 from testbed.run import network_namespace
 from testbed.runtime import kernel
 from testbed.runtime.monitor import RouteMonitor
 from testbed.runtime.vrf import Device, _device, _vrf_of, members
+from testbed.wait import Deadline
 
 CLONE_NEWNET = 0x40000000
 DEVICES = {
@@ -147,6 +150,29 @@ def test_next_hops_are_counted() -> None:
     counts = {"10.1.0.0/16": None, "10.2.0.0/16": 1, "fd00:2::/64": 3, "10.3.0.0/16": 2, "10.4.0.0/16": 2}
     assert {prefix: monitor.prefixes.get(prefix) for prefix in counts} == counts
     monitor.close()
+    os.close(namespace)
+
+
+def test_readiness_waits_for_all_next_hops() -> None:
+    namespace = in_a_namespace(
+        "link add v0 type veth peer name v1",
+        "link set v0 up",
+        "link set v1 up",
+        "address add 10.0.0.1/24 dev v0",
+        "route add 10.1.0.0/16 via 10.0.0.2",
+        "route add 10.2.0.0/16 nexthop via 10.0.0.2 nexthop via 10.0.0.3",
+    )
+    wanted = [ExpectedRoute("r1", None, f"10.{number}.0.0/16", next_hops=2) for number in (1, 2, 3)]
+
+    def late() -> list[str]:
+        return [describe_route(entry) for entry in await_routes(OneNamespace(namespace), wanted, Deadline(0), ignore)]
+
+    assert late() == ["r1: route to 10.1.0.0/16 with 2 next hops", "r1: route to 10.3.0.0/16 with 2 next hops"]
+    with network_namespace(namespace):
+        for number in (1, 3):
+            words = f"route replace 10.{number}.0.0/16 nexthop via 10.0.0.3 nexthop via 10.0.0.4"
+            subprocess.run(["ip", *words.split()], check=True)
+    assert late() == []
     os.close(namespace)
 
 
