@@ -21,7 +21,8 @@ SNAP = 256
 ETH_P_IP = 0x0800  # linux/if_ether.h
 IPPROTO_ICMP, IPPROTO_IPIP, IPPROTO_TCP, IPPROTO_UDP = 1, 4, 6, 17
 IPPROTO_FRAGMENT, IPPROTO_ICMPV6 = 44, 58
-VXLAN_PORT = 4789
+VXLAN_PORT, TUNNEL_PORT = 4789, 14789
+"""UDP ports: IANA's, which Calico's pools have, and that of the tunnels that are the lab's own."""
 
 Instruction = tuple[int, int, int, int]
 
@@ -44,9 +45,9 @@ def ipv4(offset: int, protocol: int) -> tuple[Field, ...]:
     return Field(1, offset, 0x45), Field(1, offset + 9, protocol), Field(2, offset + 6, 0, 0x1FFF)
 
 
-def vxlan() -> tuple[Field, ...]:
+def vxlan(port: int) -> tuple[Field, ...]:
     """An outermost VXLAN header (RFC 7348) around an IPv4 packet, which then begins at offset 50."""
-    return *ipv4(0, IPPROTO_UDP), Field(2, 22, VXLAN_PORT), Field(2, 48, ETH_P_IP)
+    return *ipv4(0, IPPROTO_UDP), Field(2, 22, port), Field(2, 48, ETH_P_IP)
 
 
 def compiled(forms: Sequence[Form], *, others: bool = False) -> tuple[Instruction, ...]:

@@ -18,7 +18,7 @@ from testbed.errors import Problem
 from testbed.load.explain import suggest
 from testbed.model.lab import HostReturnPath, Lab, NodeReturnPath
 
-STRICT = 1
+STRICT, LOOSE = 1, 2
 EVERY_WAY = ("connmark", "connmark-both")  # modes that take all uplinks unless told which
 MARKING = (*EVERY_WAY, "ctorigdst")
 _STRICTLY_RIGHT = ("none", "static", "rule-pod-ip", "rule-own-ip")

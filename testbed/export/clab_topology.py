@@ -60,13 +60,20 @@ def refusals(node: Node) -> Iterator[tuple[str, str]]:
     for process in node.processes:
         if process.vrf:
             yield f"its program {process.name} runs in VRF {process.vrf}, which cannot be exported", ""
-    if node.rules:
-        yield "its policy routing rules cannot be exported", ""
+    yield from _beyond_the_script(node)
     for file in node.files:
         if not isinstance(file.content, str):
             yield f"{file.path} holds a secret, which exists only in a running lab", "export a lab without ssh servers"
         elif file.path not in _ENGINE_S and _NUMBERED.search(file.content) and file.path.startswith("/etc/frr/"):
             yield f"{file.path} names interfaces, which have other names in an exported lab", ""
+
+
+def _beyond_the_script(node: Node) -> Iterator[tuple[str, str]]:
+    for entry in node.interfaces:
+        if entry.tunnel:
+            yield f"its tunnel {entry.name} cannot be exported", ""
+    if node.rules:
+        yield "its policy routing rules cannot be exported", ""
 
 
 def topology(plan: Plan, image: str) -> dict[str, Any]:

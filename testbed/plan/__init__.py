@@ -16,7 +16,7 @@ LAST_METRIC = 4278198272
 """Of the route that ends a VRF device's table. The kernel's document (networking/vrf.rst) gives it; FRR reads its first
 byte, 255, as the distance of a route that is never chosen."""
 
-InterfaceKind = Literal["veth", "bridge", "loopback", "dummy", "vrf"]
+InterfaceKind = Literal["veth", "bridge", "loopback", "dummy", "vrf", "vxlan"]
 VrfDriver = Literal["netns", "device"]
 NodeKind = Literal["router", "host", "switch", "kubernetes", "pod"]
 RouteKind = Literal["unicast", "blackhole", "unreachable", "prohibit"]
@@ -24,6 +24,34 @@ RulesetTool = Literal["nft", "iptables-restore", "ip6tables-restore", "nfacct", 
 SecretPart = Literal["private", "public"]
 Expectation = Literal["ok", "refused", "timeout", "reset", "unreachable"]
 Protocol = Literal["ssh", "http", "tcp", "udp", "icmp", "dns"]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class TunnelPeer:
+    """Another end of a tunnel.
+
+    Args:
+        address: of its node, where the packets for it are sent; on the interface it is the next hop that has `mac`.
+        mac: of its interface.
+    """
+
+    address: str
+    mac: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnel:
+    """What an interface puts packets into: VXLAN (RFC 7348) between nodes that the Plan names; nothing is learnt.
+
+    Args:
+        vni: VXLAN network identifier. local: the node's address that packets are sent from.
+        port: of UDP, at every end. peers: those to whom it can send. All can send to it.
+    """
+
+    vni: int
+    local: str
+    port: int
+    peers: tuple[TunnelPeer, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,13 +62,13 @@ class Interface:
         name: kernel name, at most 15 characters.
         kind: `veth` interfaces are one end of a Link; `loopback` is the namespace's own lo; `dummy` interfaces stay
             down, and only make their addresses the node's own; `vrf` is the device that makes a VRF of the same name,
-            with the routing table `table`.
+            with the routing table `table`; `vxlan` puts packets into `tunnel`.
         vrf: the routing instance it belongs to; None is the default one.
         addresses: in CIDR form, in the order to be added.
         mac: fixed hardware address; empty lets the kernel choose.
         mtu: bytes; 0 keeps the kernel's default.
         master: the bridge it is a port of, or the VRF device it is enslaved to; empty for none.
-        table: of a VRF device; 0 for all others.
+        table: of a VRF device; 0 for all others. tunnel: of a VXLAN device; None for all others.
     """
 
     name: str
@@ -51,6 +79,7 @@ class Interface:
     mtu: int = 0
     master: str = ""
     table: int = 0
+    tunnel: Tunnel | None = None
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -19,7 +19,19 @@ import struct
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
-from testbed.bpf import IPPROTO_IPIP, SNAP, Field, Instruction, compiled, encoded, ipv4, only, vxlan
+from testbed.bpf import (
+    IPPROTO_IPIP,
+    SNAP,
+    TUNNEL_PORT,
+    VXLAN_PORT,
+    Field,
+    Instruction,
+    compiled,
+    encoded,
+    ipv4,
+    only,
+    vxlan,
+)
 from testbed.errors import ProbeError
 from testbed.plan import Flow, Protocol
 from testbed.probe.opening import family_of
@@ -67,8 +79,9 @@ def layouts(flow: Flow, mark: int) -> tuple[tuple[Field, ...], ...]:
         return ((Field(1, 0, 0x60, 0xF0), Field(1, 6, protocol), Field(4, 40 + offset, mark)),)
     protocol, offset = _transport(flow.protocol, 4)
     ipip = (*ipv4(0, IPPROTO_IPIP), *ipv4(20, protocol), Field(4, 40 + offset, mark))
-    in_vxlan = (*vxlan(), *ipv4(50, protocol), Field(4, 70 + offset, mark))
-    return ((*ipv4(0, protocol), Field(4, 20 + offset, mark)), ipip, in_vxlan)
+    inside = (*ipv4(50, protocol), Field(4, 70 + offset, mark))
+    in_vxlan = [(*vxlan(port), *inside) for port in (VXLAN_PORT, TUNNEL_PORT)]
+    return ((*ipv4(0, protocol), Field(4, 20 + offset, mark)), ipip, *in_vxlan)
 
 
 def _transport(protocol: Protocol, version: int) -> tuple[int, int]:

@@ -63,7 +63,7 @@ def places(plan: Plan) -> dict[str, str]:
     """Address → the node that has it, with the interface where the node has several with addresses."""
     found = {}
     for node in plan.nodes:
-        named = [entry for entry in node.interfaces if entry.addresses and entry.kind != "loopback"]
+        named = [entry for entry in node.interfaces if entry.addresses and entry.kind not in ("loopback", "vxlan")]
         for entry in named:
             for address in entry.addresses:
                 found[str(ip_interface(address).ip)] = f"{node.name} {entry.name}" if len(named) > 1 else node.name

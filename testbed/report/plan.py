@@ -6,7 +6,7 @@ import shlex
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 
-from testbed.plan import MAIN_TABLE, File, Flow, Link, Node, Plan, Process, Ready, Route, Rule, Service
+from testbed.plan import MAIN_TABLE, File, Flow, Interface, Link, Node, Plan, Process, Ready, Route, Rule, Service
 from testbed.plan.diff import PlanDiff, describe
 from testbed.report.words import columns, count
 
@@ -50,7 +50,7 @@ def _node(node: Node, peers: Peers, *, contents: bool) -> Iterator[str]:
     facts += [f"image {node.image}"] if node.image else []
     yield f"node {node.name} ({', '.join(facts)})"
     parts: dict[str, Sequence[Sequence[str]]] = {
-        "interfaces": [_interface(node, index, peers) for index in range(len(node.interfaces))],
+        "interfaces": [row for entry in node.interfaces for row in _interface(node, entry, peers)],
         "routes": [_route(route) for route in node.routes],
         "rules": [_rule(rule) for rule in node.rules],
         "sysctls": [(key.replace("/", "."), value) for key, value in node.sysctls],
@@ -69,8 +69,7 @@ def _node(node: Node, peers: Peers, *, contents: bool) -> Iterator[str]:
         yield from _contents(node)
 
 
-def _interface(node: Node, index: int, peers: Peers) -> tuple[str, ...]:
-    entry = node.interfaces[index]
+def _interface(node: Node, entry: Interface, peers: Peers) -> Iterator[tuple[str, ...]]:
     facts = [" ".join(entry.addresses)]
     facts += [f"table {entry.table}"] if entry.table else []
     facts += [f"port of {entry.master}"] if entry.master and entry.master != entry.vrf else []
@@ -78,7 +77,10 @@ def _interface(node: Node, index: int, peers: Peers) -> tuple[str, ...]:
     facts += [f"MTU {entry.mtu}"] if entry.mtu else []
     peer = peers.get((node.name, entry.name), "")
     facts += [f"to {peer}"] if peer else []
-    return entry.name, entry.kind, _vrf(entry.vrf), ", ".join(fact for fact in facts if fact)
+    yield entry.name, entry.kind, _vrf(entry.vrf), ", ".join(fact for fact in facts if fact)
+    if tunnel := entry.tunnel:
+        yield "", "", "", f"VNI {tunnel.vni}, from {tunnel.local}, UDP port {tunnel.port}"
+        yield from (("", "", "", f"to {end.address}, MAC {end.mac}") for end in tunnel.peers)
 
 
 def _vrf(vrf: str | None) -> str:

@@ -49,11 +49,12 @@ def _path(path: Path, facts: Sequence[HopFacts]) -> Iterator[str]:
 def _row(number: int, hop: Hop) -> tuple[str, ...]:
     ttl = hop.ttl_out or hop.ttl_in
     tunnel = ", ".join(hop.tunnels_out or hop.tunnels_in)
+    side = "out of" if "decapsulated" in hop.changes and hop.left else "in"
     return (
         str(number),
         hop.name,
         f"{_side(hop.interface_in, hop.network_in, hop.vrf)} → {_side(hop.interface_out, hop.network_out, hop.vrf)}",
-        str(hop.ends) + (f" in {tunnel}" if tunnel else ""),
+        str(hop.ends) + (f" {side} {tunnel}" if tunnel else ""),
         _changes(hop),
         f"ttl {ttl}",
         f"+{hop.since / 1000:.0f} µs" if number > 1 else "",

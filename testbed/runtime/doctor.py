@@ -95,7 +95,13 @@ _FEATURES = (
     _Feature("IPVS", kernel.ipvs, _IPVS, f"that mode {_BUILD}CONFIG_IP_VS", required=False),
     _Feature("ipset", kernel.IPSETS, _IPVS, f"that mode {_BUILD}CONFIG_IP_SET", required=False),
     _Feature("IPIP", kernel.IPIP, "Calico's IPIP pools", "such pools are not supported yet", required=False),
-    _Feature("VXLAN", kernel.VXLAN, "Calico's VXLAN pools", "such pools are not supported yet", required=False),
+    _Feature(
+        "VXLAN",
+        kernel.VXLAN,
+        "EgressServices between nodes that share no link",
+        f"those need{_BUILD.removeprefix('needs')}CONFIG_VXLAN",
+        required=False,
+    ),
     _Feature("VLAN", kernel.VLAN, "tagged links", "links are not tagged: one per VRF", required=False),
     _Feature("dummy", kernel.DUMMY, _IPVS, f"that mode {_BUILD}CONFIG_DUMMY", required=False),
     _Feature(

@@ -17,7 +17,7 @@ from testbed.runtime.doctor import Finding
 
 PROC, SYS, LIBRARY = Path("/proc"), Path("/sys"), Path("/lib/modules")
 INSTANCES = 512  # what kind asks for
-MODULES = ("vrf", "ip_vs", "ipip", "8021q", "sch_netem", "dummy")
+MODULES = ("vrf", "ip_vs", "ipip", "vxlan", "8021q", "sch_netem", "dummy")
 # Docker with iptables-nft, and with iptables-legacy.
 NFT_FORWARD = ("/usr/sbin/nft", "list", "chain", "ip", "filter", "FORWARD")
 LEGACY_FORWARD = ("/usr/sbin/iptables-legacy", "-S", "FORWARD")

@@ -12,7 +12,7 @@ import os
 import socket
 import struct
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from testbed.errors import DeployError
@@ -126,7 +126,7 @@ class Networks:
         for network in self.all():
             self._create_virtual(network)
             write_sysctls(network, general=False)
-            network.netlink.apply([*raise_links(network), *addresses(network)])
+            network.netlink.apply([*raise_links(network), *addresses(network), *peers(network)])
         for network in self.all():
             network.netlink.apply([*routes(network), *rules(network)])
             if network.vrf is None and _moves_local_table(network.node):
@@ -169,7 +169,7 @@ class Networks:
         return index
 
     def _create_virtual(self, network: Network) -> None:
-        """Make bridges, dummy interfaces and VRF devices, which are in one namespace alone."""
+        """Make bridges, dummy interfaces, VRF and VXLAN devices, which are in one namespace alone."""
         missing = [entry for entry in network.interfaces if entry.name not in network.indexes]
         messages = []
         for entry in missing:
@@ -180,6 +180,8 @@ class Networks:
             elif entry.kind == "bridge":
                 mac = hardware_address(network.node.name, entry.name)
                 messages.append(netlink.new_bridge(entry.name, self._claim(network, entry.name), mac))
+            elif entry.tunnel:
+                messages.append(netlink.new_vxlan(entry.name, self._claim(network, entry.name), entry.tunnel))
         network.netlink.apply(messages)
 
 
@@ -293,6 +295,16 @@ def addresses(network: Network) -> list[netlink.Message]:
     ]
 
 
+def peers(network: Network) -> list[netlink.Message]:
+    """The peers of tunnels. An interface that is set down forgets its neighbours, so it is raised before."""
+    return [
+        message
+        for entry in network.interfaces
+        for peer in (entry.tunnel.peers if entry.tunnel else ())
+        for message in netlink.add_peer(network.indexes[entry.name], peer)
+    ]
+
+
 def routes(network: Network) -> list[netlink.Message]:
     return [
         netlink.add_route(route, network.indexes[route.dev] if route.dev else 0)
@@ -345,13 +357,27 @@ def retract(old: Network, new: Node) -> None:
         index = old.indexes.get(entry.name)
         if index is None:
             continue
-        if (entry.name, entry.vrf) not in wanted:
+        other = wanted.get((entry.name, entry.vrf))
+        if other is None or _another_tunnel(entry, other):
             if entry.kind != "loopback":
                 messages.append(netlink.delete_link(index, entry.name))
             continue
-        gone = set(entry.addresses) - set(wanted[entry.name, entry.vrf].addresses)
+        gone = set(entry.addresses) - set(other.addresses)
         messages += [netlink.delete_address(index, address) for address in sorted(gone)]
+        messages += _lost_peers(index, entry, other)
     old.netlink.apply(messages)
+
+
+def _another_tunnel(old: Interface, new: Interface) -> bool:
+    """Whether a tunnel must be made anew; peers come and go while it lives."""
+    before, after = (replace(entry.tunnel, peers=()) if entry.tunnel else None for entry in (old, new))
+    return before != after
+
+
+def _lost_peers(index: int, old: Interface, new: Interface) -> list[netlink.Message]:
+    kept = new.tunnel.peers if new.tunnel else ()
+    lost = [peer for peer in (old.tunnel.peers if old.tunnel else ()) if peer not in kept]
+    return [message for peer in lost for message in netlink.delete_peer(index, peer)]
 
 
 def _same_place(a: object, b: object) -> bool:

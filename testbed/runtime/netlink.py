@@ -18,6 +18,7 @@ from typing import Any
 from pyroute2.netlink.rtnl import (
     RTM_DELADDR,
     RTM_DELLINK,
+    RTM_DELNEIGH,
     RTM_DELROUTE,
     RTM_DELRULE,
     RTM_GETADDR,
@@ -26,16 +27,18 @@ from pyroute2.netlink.rtnl import (
     RTM_GETRULE,
     RTM_NEWADDR,
     RTM_NEWLINK,
+    RTM_NEWNEIGH,
     RTM_NEWROUTE,
     RTM_NEWRULE,
 )
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from testbed.errors import DeployError
-from testbed.plan import Route, Rule
+from testbed.plan import Route, Rule, Tunnel, TunnelPeer
 
 NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP = 0x1, 0x4, 0x300
 RTM_DELLINKPROP = 109
@@ -48,6 +51,8 @@ RTPROT_STATIC = 4
 ROUTE_TYPES = {"unicast": 1, "blackhole": 6, "unreachable": 7, "prohibit": 8}
 RTNH_F_ONLINK = 4
 FR_ACT_TO_TBL = 1
+NUD_NOARP, NUD_PERMANENT, NTF_SELF = 0x40, 0x80, 0x02
+AF_BRIDGE = 7
 LOCAL_TABLE = 255
 CHUNK = 24 * 1024  # bytes a batch sends at once: well below the smallest default send buffer
 
@@ -116,6 +121,61 @@ def new_vrf(name: str, index: int, table: int) -> Message:
     attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
     flags = NLM_F_CREATE | NLM_F_EXCL
     return _message(ifinfmsg, RTM_NEWLINK, flags, f"create VRF device {name}", [errno.EEXIST], index=index, attrs=attrs)
+
+
+def new_vxlan(name: str, index: int, tunnel: Tunnel) -> Message:
+    """A VXLAN device (Linux Documentation/networking/vxlan.rst); it sends to those alone that `add_peer` names."""
+    data = [
+        ("IFLA_VXLAN_ID", tunnel.vni),
+        ("IFLA_VXLAN_LOCAL", tunnel.local),
+        ("IFLA_VXLAN_PORT", tunnel.port),
+        ("IFLA_VXLAN_LEARNING", 0),
+    ]
+    info = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", {"attrs": data})]}
+    attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
+    flags = NLM_F_CREATE | NLM_F_EXCL
+    return _message(ifinfmsg, RTM_NEWLINK, flags, f"create VXLAN device {name}", index=index, attrs=attrs)
+
+
+def add_peer(index: int, peer: TunnelPeer) -> tuple[Message, Message]:
+    """What is for the next hop of a peer gets its hardware address, and what has that is sent to the peer."""
+    flags = NLM_F_CREATE | NLM_F_REPLACE
+    return _neighbour(RTM_NEWNEIGH, flags, "add", index, peer), _forwarding(RTM_NEWNEIGH, flags, "add", index, peer)
+
+
+def delete_peer(index: int, peer: TunnelPeer) -> tuple[Message, Message]:
+    return _neighbour(RTM_DELNEIGH, 0, "delete", index, peer), _forwarding(RTM_DELNEIGH, 0, "delete", index, peer)
+
+
+def _neighbour(type_: int, flags: int, verb: str, index: int, peer: TunnelPeer) -> Message:
+    """An entry of the neighbour table (ip-neighbour(8)) that is never asked for."""
+    return _message(
+        ndmsg,
+        type_,
+        flags,
+        f"{verb} neighbour {peer.address}",
+        [] if flags else [errno.ENOENT],
+        family=socket.AF_INET,
+        ifindex=index,
+        state=NUD_PERMANENT,
+        attrs=[("NDA_DST", peer.address), ("NDA_LLADDR", peer.mac)],
+    )
+
+
+def _forwarding(type_: int, flags: int, verb: str, index: int, peer: TunnelPeer) -> Message:
+    """An entry of a VXLAN device's forwarding database (bridge(8), "fdb")."""
+    return _message(
+        ndmsg,
+        type_,
+        flags,
+        f"{verb} forwarding entry {peer.mac}",
+        [] if flags else [errno.ENOENT],
+        family=AF_BRIDGE,
+        ifindex=index,
+        state=NUD_NOARP | NUD_PERMANENT,
+        flags=NTF_SELF,
+        attrs=[("NDA_LLADDR", peer.mac), ("NDA_DST", peer.address)],
+    )
 
 
 def set_link(index: int, name: str, *, master: int = 0, mac: str = "", mtu: int = 0) -> Message:

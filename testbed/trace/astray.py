@@ -45,6 +45,8 @@ def wrong_vrf(case: Case) -> Cause | None:
         there = _wanted(case, hop)
         if not there or not hop.network_out or hop.network_out in there or len(case.lab.networks(hop.place)) < 2:
             continue
+        if hop.tunnels_out:
+            continue
         what = "the client" if case.path and case.path.direction == "reply" else hop.ends.destination
         by = f" by table {facts.route.table}'s {facts.route.to}" if facts.route and not facts.route.error else ""
         sentence = (

@@ -17,7 +17,7 @@ class Fault:
     """Something that is not as planned.
 
     Args:
-        kind: gone, process, interface, carrier, session, route, rules; in the order in which they are to blame.
+        kind: gone, process, interface, carrier, tunnel, session, route, rules; in the order in which they are to blame.
         node, vrf: where. text: what, as a sentence without its end.
         prefix: of a route.
     """
@@ -29,7 +29,7 @@ class Fault:
     prefix: str = ""
 
 
-ORDER = ("gone", "process", "interface", "carrier", "session", "route", "rules")
+ORDER = ("gone", "process", "interface", "carrier", "tunnel", "session", "route", "rules")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,8 @@ def blamed(cause: Cause, context: Context, hop: Hop, gateways: Sequence[Hop] = (
     missing here is often a session that is down there. `gateways` may have lost the rules by which they translate.
     """
     faults = sorted(context.faults, key=lambda fault: ORDER.index(fault.kind))
-    here = [
-        fault for fault in faults if (fault.node, fault.vrf) == hop.place and fault.kind in ("gone", "process", "route")
-    ]
+    own = ("gone", "process", "tunnel", "route")
+    here = [fault for fault in faults if (fault.node, fault.vrf) == hop.place and fault.kind in own]
     rules = [fault for gate in gateways for fault in faults if fault.node == gate.node and fault.kind == "rules"]
     owner = [fault for fault in faults if fault.kind == "gone"]
     afar = [fault for fault in faults if fault.kind in ("process", "interface", "carrier", "session", "route")]

@@ -1,4 +1,4 @@
-"""Where a place is not as its Plan says: routes, rules of netfilter, settings. Sessions and programs are status's."""
+"""Where a place is not as its Plan says: routes, tunnels, rules of netfilter. Sessions and programs are status's."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ def deviations(runtime: Runtime, plan: Plan, places: Iterable[Place]) -> tuple[F
     for name, vrf in dict.fromkeys(places):
         try:
             found += [*_routes(runtime, nodes[name], vrf), *_rules(runtime, nodes[name], vrf)]
+            found += _tunnels(runtime, nodes[name], vrf)
         except (TestbedError, ValueError):
             continue
     return tuple(found)
@@ -81,6 +82,21 @@ def _routes(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
             via = f" via {route.via}" if route.via else ""
             text = f"{_named(node.name, vrf)} lacks its planned route {route.to}{via}{table}"
             yield Fault("route", node.name, vrf, text, route.to)
+
+
+def _tunnels(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
+    """Peers that the kernel has no address, or another one, for."""
+    for entry in node.interfaces:
+        if entry.tunnel is None or entry.vrf != vrf or not entry.tunnel.peers:
+            continue
+        next_hops = json.loads(runtime.run(node.name, vrf, ("ip", "-j", "-4", "neigh", "show", "dev", entry.name)))
+        stations = json.loads(runtime.run(node.name, vrf, ("bridge", "-j", "fdb", "show", "dev", entry.name)))
+        there = {(known["dst"], known.get("lladdr", "")) for known in next_hops}
+        there &= {(known.get("dst", ""), known["mac"]) for known in stations}
+        for peer in entry.tunnel.peers:
+            if (peer.address, peer.mac) not in there:
+                text = f"{_named(node.name, vrf)}: {entry.name} lacks its planned peer {peer.address} (MAC {peer.mac})"
+                yield Fault("tunnel", node.name, vrf, text)
 
 
 def _rules(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:

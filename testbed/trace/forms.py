@@ -11,6 +11,8 @@ from testbed.bpf import (
     IPPROTO_IPIP,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    TUNNEL_PORT,
+    VXLAN_PORT,
     Field,
     Form,
     Instruction,
@@ -46,7 +48,8 @@ def _forms(kind: int, version: int, mark: int) -> Iterator[Form]:
         return
     yield _ARP
     yield Field(1, 0, 0x40, 0xF0), Field(1, 9, kind), _FRAGMENT
-    for outer, offset in (((), 0), (ipv4(0, IPPROTO_IPIP), 20), (vxlan(), 50)):
+    tunnels = [(ipv4(0, IPPROTO_IPIP), 20), (vxlan(VXLAN_PORT), 50), (vxlan(TUNNEL_PORT), 50)]
+    for outer, offset in (((), 0), *tunnels):
         for protocol in dict.fromkeys((IPPROTO_ICMP, kind)):
             for fields in _marks(protocol, offset + 20, mark):
                 yield (*outer, *ipv4(offset, protocol), *fields)

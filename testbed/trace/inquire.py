@@ -67,23 +67,25 @@ class Inquiry:
         source that it left with: IPVS translates an answer in FORWARD and routes it again, as if it were sent from here
         (ip_vs_route_me_harder).
         """
-        asked = self._at_routing(hop)
+        asked, protocol = self._at_routing(hop), path.packet.protocol
+        if hop.carrier:
+            asked, protocol = hop.carrier.ends, hop.carrier.protocol
         if target:
             asked = Ends(asked.source, target[0], asked.source_port, target[1] or asked.destination_port)
         iif = self.incoming(hop) if hop.arrived else ""
         taken = self.outgoing(hop)
         found = [
-            self.route(hop.place, asked, path.packet.protocol, iif, mark)
+            self.route(hop.place, asked, protocol, iif, mark)
             for mark in (self._noted_marks(hop) if path.direction == "reply" else ())
         ]
-        found.append(self.route(hop.place, asked, path.packet.protocol, iif, 0))
+        found.append(self.route(hop.place, asked, protocol, iif, 0))
         if not taken:
             return found[-1]
         fitting = [entry for entry in found if entry.leads_to(taken)]
         if right := [entry for entry in fitting if self._hands_to(entry, path, hop)]:
             return right[0]
         for mark in self._rule_marks(hop.place):
-            marked = self.route(hop.place, asked, path.packet.protocol, iif, mark)
+            marked = self.route(hop.place, asked, protocol, iif, mark)
             if marked.leads_to(taken) and (not fitting or self._hands_to(marked, path, hop)):
                 return marked
         if fitting:
@@ -101,7 +103,9 @@ class Inquiry:
     def _hands_to(self, found: Decision, path: Path, hop: Hop) -> bool:
         """Whether a gateway is the node that the packet came to next, as far as is known."""
         later = path.hops[path.hops.index(hop) + 1 :]
-        following = next((entry.node for entry in later if "bridged" not in entry.changes), "")
+        into = "encapsulated" in hop.changes  # then those are passed over that route the packet around it
+        passed = (entry for entry in later if "bridged" not in entry.changes and not (into and entry.carrier))
+        following = next((entry.node for entry in passed), "")
         gateways = [{node for node, _ in self.lab.owners(gateway)} if gateway else set() for gateway, _ in found.ways]
         return not following or any(not owners or following in owners for owners in gateways)
 
@@ -115,12 +119,15 @@ class Inquiry:
         return Ends(hop.arrived.source, ends.destination, ends.source_port, ends.destination_port)
 
     def incoming(self, hop: Hop) -> str:
-        """The interface that routing takes a packet to have come in by: the bridge, where that was a port of one."""
+        """The interface that routing takes a packet to have come in by: the bridge, where that was a port of one; a
+        tunnel's, where the packet was taken out of one."""
+        if "decapsulated" in hop.changes and hop.through:
+            return hop.through[0]
         return self.lab.bridges.get((hop.node, hop.interface_in), hop.interface_in)
 
     def outgoing(self, hop: Hop) -> str:
         """Likewise for going out; a tunnel's interface, where the packet was put into one."""
-        if hop.tunnels_out and hop.through:
+        if "encapsulated" in hop.changes and hop.through:
             return hop.through[-1]
         return self.lab.bridges.get((hop.node, hop.interface_out), hop.interface_out)
 

@@ -22,6 +22,7 @@ class Map:
         addresses: those of each (node, VRF). bridges: the bridge that an interface is a port of.
         forwarders: nodes that pass packets on: routers and Kubernetes nodes.
         tables: the routing table of each VRF that is a device; other routing instances have a namespace, and `main`.
+        tunnels: interfaces that put packets into others.
     """
 
     peers: Mapping[Port, Port] = field(default_factory=dict)
@@ -30,6 +31,7 @@ class Map:
     bridges: Mapping[Port, str] = field(default_factory=dict)
     forwarders: frozenset[str] = frozenset()
     tables: Mapping[Place, int] = field(default_factory=dict)
+    tunnels: frozenset[Port] = frozenset()
 
     @staticmethod
     def of(plan: Plan) -> Map:
@@ -50,7 +52,8 @@ class Map:
         ports = {(node, entry.name): entry.master for node, entry in entries if (node, entry.master) in bridges}
         tables: dict[Place, int] = {(node, entry.vrf): entry.table for node, entry in entries if entry.kind == "vrf"}
         forwarders = frozenset(node.name for node in plan.nodes if node.kind in ("router", "kubernetes"))
-        return Map(peers, vrfs, addresses, ports, forwarders, tables)
+        tunnels = frozenset((node, entry.name) for node, entry in entries if entry.tunnel)
+        return Map(peers, vrfs, addresses, ports, forwarders, tables, tunnels)
 
     def neighbour(self, place: Place, address: str) -> str:
         """Who has an address: the one that shares a link with a place, if any does; empty: nobody."""

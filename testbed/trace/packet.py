@@ -18,6 +18,7 @@ from testbed.bpf import (
     IPPROTO_IPIP,
     IPPROTO_TCP,
     IPPROTO_UDP,
+    TUNNEL_PORT,
     VXLAN_PORT,
 )
 
@@ -87,6 +88,7 @@ class Packet:
         length: of the IP packet in bytes, by its header. payload: at most KEPT bytes of what the transport carries.
         offset: of a fragment, in bytes; more: whether more fragments follow.
         tunnels: the headers around it, from the outside in, such as "vxlan 4096 172.16.1.2 → 172.16.2.2".
+        carrier: the outermost packet, by which those around it are routed that only pass it on; None: it is itself.
         kind, code: of ICMP. quoted: the packet an ICMP error is about. info: ICMP's second word (the MTU, say).
     """
 
@@ -109,6 +111,7 @@ class Packet:
     info: int = 0
     quoted: Packet | None = None
     tunnels: tuple[str, ...] = ()
+    carrier: Packet | None = None
 
     @property
     def is_error(self) -> bool:
@@ -192,7 +195,7 @@ def _ipv6(data: bytes, tunnels: tuple[str, ...]) -> Packet:
 def _transport(packet: Packet, data: bytes, size: int) -> Packet:
     match packet.protocol:
         case _ if packet.protocol == IPPROTO_IPIP:
-            return _ip(data, (*packet.tunnels, f"ipip {packet.ends}"))
+            return replace(_ip(data, (*packet.tunnels, f"ipip {packet.ends}")), carrier=packet)
         case _ if packet.protocol == IPPROTO_TCP:
             return _tcp(packet, data, size)
         case _ if packet.protocol == IPPROTO_UDP:
@@ -223,9 +226,11 @@ def _tcp(packet: Packet, data: bytes, size: int) -> Packet:
 
 def _udp(packet: Packet, data: bytes, size: int) -> Packet:
     source, destination = struct.unpack_from("!HH", data)
-    if destination == VXLAN_PORT and len(data) >= 16 + 14 + 20 and data[28:30] in (b"\x08\x00", b"\x86\xdd"):
+    tunnel = destination in (VXLAN_PORT, TUNNEL_PORT)
+    if tunnel and len(data) >= 16 + 14 + 20 and data[28:30] in (b"\x08\x00", b"\x86\xdd"):
         network = int.from_bytes(data[12:15], "big")
-        return _ip(data[30:], (*packet.tunnels, f"vxlan {network} {packet.ends}"))
+        carrier = replace(packet, ends=replace(packet.ends, source_port=source, destination_port=destination))
+        return replace(_ip(data[30:], (*packet.tunnels, f"vxlan {network} {packet.ends}")), carrier=carrier)
     ends = replace(packet.ends, source_port=source, destination_port=destination)
     length = int.from_bytes(data[4:6], "big") or size  # of the whole datagram, also in its first fragment
     return replace(packet, ends=ends, payload=data[8 : 8 + KEPT], payload_length=max(length - 8, 0))

@@ -130,6 +130,16 @@ def link_down(case: Case) -> Cause | None:
     return None
 
 
+def lost_in_tunnel(case: Case) -> Cause | None:
+    """It went into a tunnel's interface, and nothing around it was seen afterwards."""
+    path = case.path
+    if path is None or path.delivered or (path.last.node, path.last.interface_out) not in case.lab.tunnels:
+        return None
+    hop = path.last
+    sentence = f"{hop.name} put {case.subject} into the tunnel {hop.interface_out}, and sent nothing on"
+    return blamed(cause(case, "tunnel", sentence), case.context, hop)
+
+
 def not_forwarding(case: Case) -> Cause | None:
     path, scene = case.path, case.scene
     if path is None or scene is None or path.delivered or path.last.interface_out:

@@ -53,6 +53,7 @@ LOOKS: Sequence[Callable[[Case], Cause | None]] = (
     stopped.no_route,
     stopped.misaddressed,
     stopped.link_down,
+    stopped.lost_in_tunnel,
     unanswered.refused,
     unanswered.no_way_back,
     unanswered.mute,

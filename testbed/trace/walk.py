@@ -27,6 +27,7 @@ class Hop:
         time: nanoseconds since the epoch, when it was first seen here. since: nanoseconds since the hop before.
         length: of the IP packet in bytes. fragments_in, fragments_out: in how many pieces.
         changes: what was done to it here: dnat, snat, encapsulated, decapsulated, fragmented, reassembled, bridged.
+        carrier: the outermost packet around it as it came in, where it went out in the same; None: in none, or another.
         asked: at the origin, who was asked, when the packet was translated before it could be seen; else empty.
     """
 
@@ -45,6 +46,7 @@ class Hop:
     network_out: str = ""
     tunnels_in: tuple[str, ...] = ()
     tunnels_out: tuple[str, ...] = ()
+    carrier: Packet | None = None
     length: int = 0
     fragments_in: int = 1
     fragments_out: int = 1
@@ -228,6 +230,8 @@ def _hop(visit: Sequence[Sighting], journey: Journey, lab: Map, after: Port | No
     frame = visit[0].frame
     named = {entry.frame.interface for entry in (inward, outward) if entry}
     through = tuple(dict.fromkeys(e.frame.interface for e in visit if e.frame.interface not in named))
+    carriers = [entry.packet.carrier for entry in (inward, outward) if entry]
+    carried = all(carriers) and len({carrier.ends for carrier in carriers if carrier}) == 1
     hop = Hop(
         node,
         frame.vrf,
@@ -243,11 +247,13 @@ def _hop(visit: Sequence[Sighting], journey: Journey, lab: Map, after: Port | No
         network_out=lab.network(node, frame.vrf, outward.frame.interface) if outward else "",
         tunnels_in=inward.packet.tunnels if inward else (),
         tunnels_out=outward.packet.tunnels if outward else (),
+        carrier=carriers[0] if carried else None,
         length=visit[0].packet.length,
         fragments_in=_pieces(journey, inward),
         fragments_out=_pieces(journey, outward),
     )
-    return replace(hop, changes=_changes(hop))
+    lasting = [entry.packet.carrier if carried else entry.packet for entry in (inward, outward) if entry]
+    return replace(hop, changes=_changes(hop, bridged=len({packet.ttl for packet in lasting if packet}) == 1))
 
 
 def _pieces(journey: Journey, sighting: Sighting | None) -> int:
@@ -263,8 +269,8 @@ def _pieces(journey: Journey, sighting: Sighting | None) -> int:
     return 1 + len(same)
 
 
-def _changes(hop: Hop) -> tuple[str, ...]:
-    """What a namespace did to a packet that came in and went out."""
+def _changes(hop: Hop, *, bridged: bool) -> tuple[str, ...]:
+    """What a namespace did to a packet that came in and went out; `bridged`: the TTL it was routed by stayed."""
     if hop.arrived is None or hop.left is None:
         return ("encapsulated",) if hop.tunnels_out else ("decapsulated",) if hop.tunnels_in else ()
     came, went = hop.arrived, hop.left
@@ -275,7 +281,7 @@ def _changes(hop: Hop) -> tuple[str, ...]:
         "encapsulated": bool(set(hop.tunnels_out) - set(hop.tunnels_in)),
         "fragmented": hop.fragments_out > hop.fragments_in,
         "reassembled": hop.fragments_out < hop.fragments_in,
-        "bridged": hop.ttl_in == hop.ttl_out,
+        "bridged": bridged,
     }
     return tuple(name for name, true in made.items() if true)
 

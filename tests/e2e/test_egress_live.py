@@ -18,17 +18,22 @@ from conftest import LABS, assert_flows
 from e2e_changing import ChangingLab, as_shipped, brought_up
 from e2e_traffic import PERIOD, stream
 
-from testbed.plan import MAIN_TABLE
+from testbed.plan import MAIN_TABLE, Tunnel
+from testbed.report.walks import walk_lines
 from testbed.session import Session
 from testbed.wait import Deadline, until
 
-pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
+pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns", "vxlan")]
 
 BALANCED, SERVER, PORT = "3.3.3.3", "10.10.10.10", 8080
 EXCLUDED = "node.kubernetes.io/exclude-from-external-load-balancers"
-NODES = ("n1", "n2")
+NODES = ("n1", "n2", "n3")
+LINKED = {"n1": ("n2",), "n2": ("n1",), "n3": ()}  # who hands over to whom by a link; all others by the tunnel
+TUNNEL, TUNNEL_PORT = "testbed-egress", 14789
+BY_MGMT = {"n1": "172.16.1.2", "n2": "172.16.1.3", "n3": "172.16.3.2"}
 EGRESS = "manifests/20-egress.yaml"
 ETH_P_ALL, ETH_P_IP, PACKET_OUTGOING = 0x0003, 0x0800, 4  # linux/if_ether.h, linux/if_packet.h
+IP_MTU_DISCOVER, IP_PMTUDISC_DONT, IP_PMTUDISC_DO, IP_MTU = 10, 0, 2, 14  # linux/in.h
 SOL_PACKET, PACKET_STATISTICS = 263, 6  # linux/socket.h, linux/if_packet.h
 
 
@@ -37,7 +42,9 @@ class Changing(ChangingLab):
 
     def exclude(self, node: str) -> None:
         self.edit(
-            "lab.yaml", f"{node}: {{kind: kubernetes}}", f'{node}: {{kind: kubernetes, labels: {{{EXCLUDED}: ""}}}}'
+            "lab.yaml",
+            f"{node}: {{kind: kubernetes, labels: {{",
+            f'{node}: {{kind: kubernetes, labels: {{{EXCLUDED}: "", ',
         )
 
     def delete(self) -> None:
@@ -60,8 +67,12 @@ class Changing(ChangingLab):
         return self.session.plan.node(node).interfaces[0].addresses[0].partition("/")[0]
 
     def mac(self, node: str, interface: str) -> str:
-        [link] = json.loads(self.session.runtime.run(node, None, ("/usr/sbin/ip", "-j", "link", "show", interface)))
+        [link] = self.ask(node, "ip", "-j", "link", "show", interface)
         return str(link["address"])
+
+    def ask(self, node: str, program: str, *words: str) -> list[dict]:
+        """What a program of iproute2 says in a node."""
+        return json.loads(self.session.runtime.run(node, None, (f"/usr/sbin/{program}", *words)))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +92,10 @@ def lab(changing) -> Iterator[Changing]:
 
 
 class Sent(NamedTuple):
-    """A packet that left a node by an uplink: to which station, its addresses, and the data of a datagram."""
+    """A packet that left a node by an uplink: to which station, its addresses, and the data of a datagram.
+
+    Of one in a tunnel the addresses are its own; `carried` are those of the packet around it.
+    """
 
     node: str
     interface: str
@@ -89,6 +103,7 @@ class Sent(NamedTuple):
     source: str
     destination: str
     data: str = ""
+    carried: tuple[str, str] | None = None
 
 
 @dataclass
@@ -132,25 +147,40 @@ def _collect(taps: dict[str, socket.socket], found: Capture, stop: threading.Eve
 def _read(node: str, tap: socket.socket, found: Capture) -> None:
     with contextlib.suppress(BlockingIOError):
         while True:
-            frame, (interface, protocol, kind, *_) = tap.recvfrom(128)
+            frame, (interface, protocol, kind, *_) = tap.recvfrom(192)
             if kind == PACKET_OUTGOING and protocol == ETH_P_IP and interface in ("eth0", "eth1"):
-                source, destination = (str(ipaddress.IPv4Address(frame[at : at + 4])) for at in (26, 30))
-                data = frame[42:].decode(errors="replace") if frame[23] == socket.IPPROTO_UDP else ""
-                found.packets.append(Sent(node, interface, frame[:6].hex(":"), source, destination, data))
+                found.packets.append(_sent(node, interface, frame))
+
+
+def _sent(node: str, interface: str, frame: bytes) -> Sent:
+    station, carried = frame[:6].hex(":"), None
+    if frame[23] == socket.IPPROTO_UDP and frame[36:38] == TUNNEL_PORT.to_bytes(2, "big"):
+        carried = _addresses(frame)
+        frame = frame[50:]  # behind IPv4, UDP and VXLAN headers (RFC 7348)
+    data = frame[42:].decode(errors="replace") if frame[23] == socket.IPPROTO_UDP else ""
+    return Sent(node, interface, station, *_addresses(frame), data, carried)
+
+
+def _addresses(frame: bytes) -> tuple[str, str]:
+    source, destination = (str(ipaddress.IPv4Address(frame[at : at + 4])) for at in (26, 30))
+    return source, destination
 
 
 def assert_no_wrong_source(lab: Changing, found: Capture) -> None:
-    """What is for the server went to r2 with the Service's address, or, as it was, from node to node."""
+    """What is for the server went to r2 with the Service's address, or, as it was, from node to node: on the link that
+    both have, else in the tunnel."""
     assert found.to(SERVER), "nothing was captured"
     stations = {(node, name): lab.mac(node, name) for node in NODES for name in ("eth0", "eth1")}
     pods = {lab.address(lab.pod(node)) for node in NODES}
     for packet in found.to(SERVER):
         to_router = packet.station not in stations.values()
-        translated = to_router and (packet.interface, packet.source) == ("eth1", BALANCED)
-        [other] = (node for node in NODES if node != packet.node)
-        to_node = (packet.interface, packet.station) == ("eth0", stations[other, "eth0"])
-        handed_over = to_node and packet.source in pods
-        assert translated or handed_over, packet
+        translated = to_router and (packet.interface, packet.source, packet.carried) == ("eth1", BALANCED, None)
+        by_link = [stations[other, "eth0"] for other in LINKED[packet.node]]
+        handed_over = packet.carried is None and packet.station in by_link
+        afar = [other for other in NODES if other not in (packet.node, *LINKED[packet.node])]
+        tunnelled = packet.carried in [(BY_MGMT[packet.node], BY_MGMT[other]) for other in afar] and to_router
+        as_it_was = packet.interface == "eth0" and packet.source in pods
+        assert translated or (as_it_was and (handed_over or tunnelled)), packet
     wrong = [packet for packet in found.packets if BALANCED in packet and packet.interface == "eth0"]
     assert not wrong, f"the Service's address in VRF mgmt: {wrong[:5]}"
 
@@ -217,9 +247,10 @@ def test_the_server_sees_the_service(lab):
         assert_flows(lab.session, [name for name in flows(lab) if name != "other-pod-into-sbi"])
     assert_no_wrong_source(lab, found)
     assert {packet.node for packet in found.to(SERVER) if packet.source == BALANCED} == {lab.translator}
-    # The other node's pods were handed over; pods that are none of the Service's left by mgmt with a node's address.
-    assert {packet.source for packet in found.to(SERVER) if packet.interface == "eth0"} == {
-        lab.address(lab.pod(node)) for node in NODES if node != lab.translator
+    # The other nodes' pods were handed over; pods that are none of the Service's left by mgmt with a node's address.
+    assert {(packet.source, packet.carried) for packet in found.to(SERVER) if packet.interface == "eth0"} == {
+        (lab.address(lab.pod("n2")), None),
+        (lab.address(lab.pod("n3")), (BY_MGMT["n3"], BY_MGMT["n1"])),
     }
     by_way = {(packet.interface, packet.source) for packet in found.to("10.20.20.20")}
     assert by_way == {("eth0", "172.16.1.3"), ("eth1", BALANCED)}  # the latter is the flow not-into-mgmt
@@ -234,54 +265,197 @@ def test_a_walk_names_the_rule_on_both_nodes(lab):
     assert routes["n1"] == f"table 201: default via 172.16.2.1 dev eth1 (static), {rule}"
 
 
+def test_a_walk_goes_into_the_tunnel_and_out_of_it(lab):
+    trace = lab.session.trace(lab.session.chosen(["tcp-n3"])[0])
+    hops = {
+        hop.node: (hop, str(facts.route)) for hop, facts in zip(trace.walk.request.hops, trace.forward, strict=True)
+    }
+    rule = "by rule 801: from all fwmark 0x1/0xff lookup 201"
+    inside = (f"vxlan 200 {BY_MGMT['n3']} → {BY_MGMT['n1']}",)
+    hop, route = hops["n3"]
+    assert (hop.changes, hop.through, hop.tunnels_out) == (("encapsulated",), (TUNNEL,), inside)
+    assert route == f"table 201: default via {BY_MGMT['n1']} dev {TUNNEL} (static), {rule}"
+    hop, route = hops["r1"]
+    assert (hop.changes, hop.tunnels_in, hop.tunnels_out) == ((), inside, inside)
+    assert route == "table main: 172.16.1.0/24 dev br0 (kernel)"  # of what is around the packet
+    hop, route = hops["n1"]
+    assert (hop.changes, hop.through, hop.tunnels_in) == (("snat", "decapsulated"), (TUNNEL,), inside)
+    assert route == f"table 201: default via 172.16.2.1 dev eth1 (static), {rule}"
+    assert not [hop.node for hop in trace.walk.reply.hops if hop.tunnels_in or hop.tunnels_out]
+    told = [line.split()[1] for line in walk_lines(trace) if f" in {inside[0]}" in line]
+    assert told == ["n3", "r1"]
+    [line] = [line for line in walk_lines(trace) if f" out of {inside[0]}" in line]
+    assert line.split()[1] == "n1"
+
+
+def test_a_peer_that_is_lost_is_named_and_comes_back(lab):
+    [peer] = tunnel_of(lab, "n3").peers
+    lab.session.runtime.run("n3", None, ("/usr/sbin/bridge", "fdb", "del", peer.mac, "dev", TUNNEL))
+    trace = lab.session.trace(lab.session.chosen(["tcp-n3"])[0])
+    assert trace.cause is not None
+    assert (trace.cause.kind, trace.cause.node) == ("tunnel", "n3"), trace.cause.sentence
+    assert f"{TUNNEL} lacks its planned peer {peer.address}" in trace.cause.sentence
+    lab.up()
+    assert_flows(lab.session, ["tcp-n3"])
+
+
+def tunnel_of(lab: Changing, node: str) -> Tunnel:
+    [found] = [entry.tunnel for entry in lab.session.plan.node(node).interfaces if entry.kind == "vxlan"]
+    assert found is not None
+    return found
+
+
+def test_strict_source_check_of_the_node(lab):
+    """The tunnel's interface has a check of its own, and an address, without which a loose one drops as well."""
+    strict = "sysctls: {net.ipv4.conf.all.rp_filter: 1, net.ipv4.conf.eth1.rp_filter: 2}"
+    lab.edit("lab.yaml", "n1: {kind: kubernetes, ", f"n1: {{kind: kubernetes, {strict}, ")
+    lab.up()
+    assert_flows(lab.session, ["tcp-n3", "udp-n3", "icmp-n3"])
+    setting = ("/usr/sbin/sysctl", "-q", "-w", f"net.ipv4.conf.{TUNNEL}.rp_filter=0")
+    lab.session.runtime.run("n1", None, setting)  # then that of all counts
+    [verdict] = lab.session.test(["udp-n3"])
+    assert verdict.answer.outcome == "timeout"
+
+
+def test_packets_larger_than_the_tunnel_takes(lab):
+    """Those that may not be fragmented are smaller soon, for the sender is told; others arrive in pieces."""
+    pod = lab.pod("n3")
+    with capture(lab.session) as found:
+        with lab.session.runtime.socket(pod, None, socket.AF_INET, socket.SOCK_STREAM) as asker:
+            asker.settimeout(10)
+            asker.connect((SERVER, PORT))
+            body = bytes(300_000)
+            head = f"POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {len(body)}\r\n\r\n"
+            asker.sendall(head.encode() + body)
+            answer = b"".join(iter(lambda: asker.recv(65536), b""))
+        assert json.loads(answer.partition(b"\r\n\r\n")[2])["peer"] == BALANCED
+        with lab.session.runtime.socket(pod, None, socket.AF_INET, socket.SOCK_DGRAM) as asker:
+            asker.settimeout(10)
+            asker.connect((SERVER, PORT))
+            asker.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DONT)
+            asker.send(bytes(4000))
+            assert json.loads(asker.recv(4096))["peer"] == BALANCED
+            asker.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+            asker.send(bytes(1450 - 28))
+            assert json.loads(asker.recv(4096))["peer"] == BALANCED
+            with pytest.raises(OSError, match="Message too long"):
+                asker.send(bytes(1451 - 28))
+            assert asker.getsockopt(socket.IPPROTO_IP, IP_MTU) == 1450
+    assert_no_wrong_source(lab, found)
+    assert {packet.carried for packet in found.to(SERVER) if packet.node == "n3"} == {(BY_MGMT["n3"], BY_MGMT["n1"])}
+
+
+def test_what_else_comes_out_of_the_tunnel_is_dropped(lab):
+    """Whoever can reach the port could send packets of pods that are none of the Service's."""
+    [peer] = tunnel_of(lab, "n3").peers
+    other = lab.address(lab.pod("n2", "other-"))
+    with (
+        capture(lab.session) as found,
+        lab.session.runtime.socket("n3", None, socket.AF_INET, socket.SOCK_DGRAM) as sender,
+    ):
+        for source, text in ((other, "stranger"), (lab.address(lab.pod("n3")), "pod")):
+            sender.sendto(in_vxlan(peer.mac, datagram(source, text)), (peer.address, TUNNEL_PORT))
+        assert until(lambda: [packet for packet in translated(found) if packet.data == "pod"], Deadline(5)), (
+            found.packets
+        )
+    assert {(packet.node, packet.source) for packet in translated(found)} == {("n1", BALANCED)}
+    assert not [packet for packet in found.packets if packet.data == "stranger" and packet.carried is None]
+
+
+def translated(found: Capture) -> list[Sent]:
+    return [packet for packet in found.to(SERVER) if packet.interface == "eth1"]
+
+
+def in_vxlan(mac: str, packet: bytes) -> bytes:
+    """What is sent to a VXLAN device that has this address (RFC 7348)."""
+    ethernet = bytes.fromhex(mac.replace(":", "")) + bytes(6) + ETH_P_IP.to_bytes(2, "big")
+    return struct.pack("!BxxxI", 0x08, 200 << 8) + ethernet + packet
+
+
+def datagram(source: str, text: str) -> bytes:
+    """A datagram for the server, as an IPv4 packet."""
+    addresses = socket.inet_aton(source) + socket.inet_aton(SERVER)
+    head = struct.pack("!BxHHHBBxx", 0x45, 28 + len(text), 1, 0, 64, socket.IPPROTO_UDP) + addresses
+    total = sum(struct.unpack("!10H", head))
+    total = (total & 0xFFFF) + (total >> 16)
+    checked = head[:10] + struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF) + head[12:]
+    return checked + struct.pack("!HHHH", 5000, 9999, 8 + len(text), 0) + text.encode()
+
+
+def assert_tunnels_are_the_planned_ones(lab: Changing) -> None:
+    for name in NODES:
+        planned = [entry for entry in lab.session.plan.node(name).interfaces if entry.tunnel]
+        links = lab.ask(name, "ip", "-d", "-j", "address", "show", "type", "vxlan")
+        assert [link["ifname"] for link in links] == [entry.name for entry in planned], name
+        for entry, link in zip(planned, links, strict=True):
+            data, tunnel = link["linkinfo"]["info_data"], entry.tunnel
+            assert tunnel is not None
+            assert (data["id"], data["local"], data["port"], data["learning"]) == (
+                tunnel.vni, tunnel.local, tunnel.port, False,
+            )  # fmt: skip
+            assert (link["mtu"], link["address"]) == (entry.mtu, entry.mac)
+            own = [f"{found['local']}/{found['prefixlen']}" for found in link["addr_info"] if found["family"] == "inet"]
+            assert tuple(own) == entry.addresses
+            peers = {(peer.address, peer.mac) for peer in tunnel.peers}
+            next_hops = lab.ask(name, "ip", "-j", "-4", "neigh", "show", "dev", entry.name)
+            stations = lab.ask(name, "bridge", "-j", "fdb", "show", "dev", entry.name)
+            assert {(found["dst"], found["lladdr"]) for found in next_hops} == peers
+            assert {(found["dst"], found["mac"]) for found in stations} == peers
+
+
 def test_tables_and_rules_are_the_planned_ones(lab):
+    assert_tunnels_are_the_planned_ones(lab)
     for name in NODES:
         node = lab.session.plan.node(name)
-        rules = json.loads(lab.session.runtime.run(name, None, ("/usr/sbin/ip", "-j", "-4", "rule")))
+        rules = lab.ask(name, "ip", "-j", "-4", "rule")
         live = {(rule["priority"], rule.get("fwmark"), rule.get("fwmask"), rule["table"]) for rule in rules}
         planned = {(rule.priority, hex(rule.fwmark), hex(rule.fwmask), str(rule.table)) for rule in node.rules}
         assert {rule for rule in live if rule[0] not in (0, 32766, 32767)} == planned
         for table in {route.table for route in node.routes} - {MAIN_TABLE}:
-            argv = ("/usr/sbin/ip", "-j", "-4", "route", "show", "table", str(table))
-            live = {
-                (route["dst"], route.get("gateway", ""))
-                for route in json.loads(lab.session.runtime.run(name, None, argv))
-            }
+            routes = lab.ask(name, "ip", "-j", "-4", "route", "show", "table", str(table))
+            live = {(route["dst"], route.get("gateway", "")) for route in routes}
             assert live == {(r.to.replace("0.0.0.0/0", "default"), r.via) for r in node.routes if r.table == table}
 
 
 def test_failover_under_traffic(lab, record_testsuite_property):
-    old = lab.translator
+    """To the other rack, and back from there to a node of the first: every end of the tunnel changes its part."""
+    for new in ("n3", "n2"):
+        old = lab.translator
+        lab.exclude(old)
+        for name, text in moved(lab, old, new):
+            record_testsuite_property(
+                f"egress failover from {old} to {new}: {name}", text
+            )  # the figures, in the JUnit report
+        assert_tunnels_are_the_planned_ones(lab)
+        verdicts = lab.session.test(["tcp-n1", "udp-n1", "tcp-n2", "udp-n2", "tcp-n3", "udp-n3"])
+        assert {verdict.answer.seen_as for verdict in verdicts} == {BALANCED}
+        # What the others say of their way is of the first node.
+        assert_flows(lab.session, ["icmp-n1", "icmp-n2", *flows(lab)[flows(lab).index("east-west") :]])
+
+
+def moved(lab: Changing, old: str, new: str) -> list[tuple[str, str]]:
+    """Have another node translate while every pod sends; returns figures of what was lost."""
     pods = {node: lab.pod(node) for node in NODES}
-    lab.exclude(old)
-    with (
-        capture(lab.session) as found,
-        conversation(lab.session, pods["n1"]) as first,
-        conversation(lab.session, pods["n2"]) as second,
-        stream(lab.session, pods["n1"], "server", SERVER, 9001) as one_way,
-        stream(lab.session, pods["n2"], "server", SERVER, 9002) as other_way,
-    ):
+    with contextlib.ExitStack() as stack:
+        found = stack.enter_context(capture(lab.session))
+        talks = {node: stack.enter_context(conversation(lab.session, pods[node])) for node in NODES}
+        streams = {
+            node: stack.enter_context(stream(lab.session, pods[node], "server", SERVER, 9000 + number))
+            for number, node in enumerate(NODES)
+        }
         started = len(found.packets)
         lab.up()
         done = len(found.packets)
-    new = lab.translator
-    assert new != old
+    assert lab.translator == new
     assert_no_wrong_source(lab, found)
     assert {packet.node for packet in found.packets[:started] if packet.source == BALANCED} == {old}
     assert {packet.node for packet in found.packets[done:] if packet.source == BALANCED} == {new}
-    assert first.peers == second.peers == {BALANCED}
-    for name, text in (
-        ("n1", first.report(pods["n1"])),
-        ("n2", second.report(pods["n2"])),
-        ("n1 one way", one_way.report()),
-        ("n2 one way", other_way.report()),
+    assert [talk.peers for talk in talks.values()] == [{BALANCED}] * len(NODES)
+    return [
+        *((node, talk.report(pods[node])) for node, talk in talks.items()),
+        *((f"{node} one way", one_way.report()) for node, one_way in streams.items()),
         ("packets to the server", f"{len(found.to(SERVER))}, all with the right source"),
-    ):
-        record_testsuite_property(f"egress failover: {name}", text)  # the figures, in the JUnit report
-    seen = {verdict.flow.name: verdict.answer.seen_as for verdict in lab.session.test(["tcp-n1", "tcp-n2"])}
-    assert seen == {"tcp-n1": BALANCED, "tcp-n2": BALANCED}
-    by_the_first = ("tcp-n1", "tcp-n2", "not-into-mgmt")  # what they say of their way is of the first node
-    assert_flows(lab.session, [name for name in flows(lab) if name not in by_the_first])
+    ]
 
 
 def flows(lab: Changing) -> list[str]:
@@ -296,10 +470,13 @@ def test_without_it_pods_leave_by_the_default_route(lab):
         for pod in pods:
             stack.enter_context(talking(lab.session, pod))
         lab.up()
-        assert until(lambda: during.packets[-1:] and len(by_mgmt(during)) >= 20, Deadline(5)), "nothing took mgmt"
+        assert until(lambda: {packet.node for packet in by_mgmt(during)} == set(NODES), Deadline(5)), (
+            "nothing took mgmt"
+        )
     assert not [packet for packet in during.packets if BALANCED in packet and packet.interface == "eth0"]
-    assert {packet.source for packet in by_mgmt(during)} == {"172.16.1.2", "172.16.1.3"}
+    assert {packet.source for packet in by_mgmt(during)} == set(BY_MGMT.values())
     assert "testbed-egress" not in lab.session.runtime.run("n1", None, ("/usr/sbin/nft", "list", "tables"))
+    assert_tunnels_are_the_planned_ones(lab)  # there is none
     assert {verdict.flow.name: verdict.answer.outcome for verdict in lab.session.test(["tcp-n1", "not-into-mgmt"])} == {
         "tcp-n1": "unreachable",
         "not-into-mgmt": "ok",
@@ -307,27 +484,29 @@ def test_without_it_pods_leave_by_the_default_route(lab):
 
 
 def by_mgmt(found: Capture) -> list[Sent]:
-    return [packet for packet in found.to(SERVER) if packet.source.startswith("172.16.1.")]
+    return [packet for packet in found.to(SERVER) if packet.source in BY_MGMT.values()]
 
 
 def test_when_it_comes_what_was_open_leaves_rightly_or_not_at_all(lab):
     """A socket that sent before has a connection that was translated to a node's address."""
-    text = (lab.folder / EGRESS).read_text()
+    text, pods = (lab.folder / EGRESS).read_text(), {node: lab.pod(node) for node in NODES}
     lab.delete()
     lab.up()
     with contextlib.ExitStack() as stack:
         for node in NODES:
-            stack.enter_context(talking(lab.session, lab.pod(node)))
+            stack.enter_context(talking(lab.session, pods[node]))
         with capture(lab.session) as before:
-            assert until(lambda: len(by_mgmt(before)) >= 20, Deadline(5)), "nothing took mgmt"
+            assert until(lambda: {packet.node for packet in by_mgmt(before)} == set(NODES), Deadline(5)), (
+                "nothing took mgmt"
+            )
         (lab.folder / EGRESS).write_text(text)
         with capture(lab.session) as during:
             lab.up()
         with capture(lab.session) as after:
-            assert until(lambda: len(after.to(SERVER)) >= 100, Deadline(5)), "what was open is dropped for ever"
+            assert until(lambda: len(after.to(SERVER)) >= 150, Deadline(5)), "what was open is dropped for ever"
     assert_no_wrong_source(lab, after)
-    for node in NODES:
-        own = Capture([packet for packet in during.packets if packet.data == lab.pod(node)])
+    for node, pod in pods.items():
+        own = Capture([packet for packet in during.packets if packet.data == pod])
         as_before = [packet for packet in by_mgmt(own) if packet.node == node]
         assert as_before
         assert_no_wrong_source(lab, Capture([packet for packet in own.packets if packet not in as_before]))
@@ -336,12 +515,14 @@ def test_when_it_comes_what_was_open_leaves_rightly_or_not_at_all(lab):
 def test_each_node_for_its_own_pods(lab):
     lab.edit(EGRESS, "sourceIPBy: LoadBalancerIP", "sourceIPBy: Network")
     lab.up()
-    verdicts = lab.session.test(["tcp-n1", "udp-n2", "east-west", "other-pod", "ingress"])
-    assert {verdict.flow.name: (verdict.answer.outcome, verdict.answer.seen_as) for verdict in verdicts[:2]} == {
+    verdicts = lab.session.test(["tcp-n1", "udp-n2", "udp-n3", "east-west", "other-pod", "ingress"])
+    assert {verdict.flow.name: (verdict.answer.outcome, verdict.answer.seen_as) for verdict in verdicts[:3]} == {
         "tcp-n1": ("ok", "172.16.2.2"),
         "udp-n2": ("ok", "172.16.2.3"),
+        "udp-n3": ("ok", "172.16.4.2"),
     }
-    assert not [verdict.reasons for verdict in verdicts[2:] if verdict.reasons]
+    assert not [verdict.reasons for verdict in verdicts[3:] if verdict.reasons]
+    assert_tunnels_are_the_planned_ones(lab)  # there is none
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import pytest
 from conftest import LABS, assert_flows, own_name, running
 from e2e_changing import brought_up
-from test_egress_live import BALANCED, SERVER, Changing, Conversation, Sent, capture, talking
+from test_egress_live import BALANCED, BY_MGMT, SERVER, Changing, Conversation, Sent, capture, talking
 
 from testbed.deploy.watch import Reaction
 from testbed.errors import InputError
@@ -23,7 +23,7 @@ from testbed.report.reactions import reaction_lines
 from testbed.session import Session, compiled
 from testbed.wait import Deadline, until
 
-pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
+pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns", "vxlan")]
 
 EGRESS = str(LABS / "egress")
 LAST = 30.0  # seconds for a reaction
@@ -77,7 +77,10 @@ def lab(tmp_path) -> Iterator[Changing]:
 
 
 def test_the_egress_moves_when_its_node_dies(lab, record_testsuite_property):
-    """Two deaths of one node, with `testbed up` between them, under traffic of a pod on the other node."""
+    """Two deaths of one node, with `testbed up` between them, under traffic of a pod on another node.
+
+    This handed over to it by their link, and does to the next one, in another rack, by the tunnel.
+    """
     session, pod = lab.session, lab.pod("n2")
     assert lab.translator == "n1"
     hand_over = Sent("n2", "eth0", lab.mac("n1", "eth0"), lab.address(pod), SERVER, pod)
@@ -89,14 +92,14 @@ def test_the_egress_moves_when_its_node_dies(lab, record_testsuite_property):
                 reaction = watched.wait(number)
                 assert goes_on(talk), talk.report(pod)
             assert (reaction.ended, reaction.problem) == (("n1",), "")
-            assert lab.translator == "n2"
+            assert lab.translator == "n3"
             assert talk.peers == {BALANCED}
             assert_right(found.to(SERVER), hand_over)
             figures = f"{talk.report(pod)}, applied in {reaction.seconds:.2f} s"
             record_testsuite_property(f"egress when its node dies, {number}", figures)
-            assert any("announced by n2, before by n1" in line for line in reaction_lines(reaction))
-            # The dead pod is no endpoint any more: one of three connections would have gone to it.
-            for _ in range(9):
+            assert any("announced by n3, before by n1" in line for line in reaction_lines(reaction))
+            # The dead pod is no endpoint any more: one of four connections would have gone to it.
+            for _ in range(12):
                 assert_flows(session, ["ingress"])
             session.up(compiled(str(lab.folder), session.name))
             assert lab.translator == "n1"
@@ -111,10 +114,12 @@ def goes_on(talk: Conversation) -> bool:
 
 def assert_right(packets: list[Sent], hand_over: Sent) -> None:
     """What is for the server left with the Service's address by sbi, or was handed to the node that translates."""
+    tunnelled = hand_over._replace(carried=(BY_MGMT["n2"], BY_MGMT["n3"]))
     assert any(packet == hand_over for packet in packets), "the other node had nothing to do"
-    assert any((packet.node, packet.source) == ("n2", BALANCED) for packet in packets), "it did not move"
+    assert any((packet.node, packet.source) == ("n3", BALANCED) for packet in packets), "it did not move"
     for packet in packets:
-        assert packet == hand_over or (packet.interface, packet.source) == ("eth1", BALANCED), packet
+        as_it_was = packet == hand_over or packet._replace(station=hand_over.station) == tunnelled
+        assert as_it_was or (packet.interface, packet.source) == ("eth1", BALANCED), packet
 
 
 def test_where_no_other_node_can_nothing_is_changed(lab):
@@ -122,13 +127,15 @@ def test_where_no_other_node_can_nothing_is_changed(lab):
         kill(lab.session, "n1")
         assert not watched.wait(1).problem
         kill(lab.session, "n2")
-        second = watched.wait(2)
-        assert "no node can translate (n1: it is not ready; n2: it is not ready)" in second.problem
-        assert lab.session.plan.not_ready == ("n1",)
+        assert not watched.wait(2).problem
+        kill(lab.session, "n3")
+        third = watched.wait(3)
+        assert "no node can translate (n1: it is not ready; n2: it is not ready; n3: it is not ready)" in third.problem
+        assert lab.session.plan.not_ready == ("n1", "n2")
         lab.session.up(compiled(str(lab.folder), lab.session.name))
         assert_flows(lab.session)
-        kill(lab.session, "n2")  # it is seen again
-        assert watched.wait(3).ended == ("n2",)
+        kill(lab.session, "n3")  # it is seen again
+        assert watched.wait(4).ended == ("n3",)
 
 
 def test_files_that_do_not_say_what_runs_are_not_applied(lab):
@@ -136,7 +143,7 @@ def test_files_that_do_not_say_what_runs_are_not_applied(lab):
     with pytest.raises(InputError, match="what runs is not what the lab's files say"):
         lab.session.watch(str(lab.folder))
     lab.up()
-    assert lab.session.watch(str(lab.folder)).nodes == ("n1", "n2")
+    assert lab.session.watch(str(lab.folder)).nodes == ("n1", "n2", "n3")
 
 
 def test_a_lab_without_a_cluster_is_refused():
@@ -162,13 +169,13 @@ def test_the_command(lab):
     argv = (sys.executable, "-m", "testbed.cli", "watch", str(lab.folder), "--name", lab.session.name)
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as command:
         assert command.stdout is not None
-        assert command.stdout.readline() == f"{lab.session.name}: watching n1, n2; Ctrl-C ends that\n"
+        assert command.stdout.readline() == f"{lab.session.name}: watching n1, n2, n3; Ctrl-C ends that\n"
         kill(lab.session, "n1")
         lines = [command.stdout.readline() for _ in range(4)]
         assert lines[0].endswith("n1 has ended: not ready\n")
         assert lines[1:3] == [
-            "  Service default/app: announced by n2, before by n1\n",
-            "  Service default/app: 1 endpoint less, 2 left\n",
+            "  Service default/app: announced by n3, before by n1\n",
+            "  Service default/app: 1 endpoint less, 3 left\n",
         ]
         assert lines[3].startswith("  applied in ")
         lab.session.down()

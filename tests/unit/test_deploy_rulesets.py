@@ -184,6 +184,7 @@ def test_only_what_a_plan_uses_is_asked_for(monkeypatch: pytest.MonkeyPatch) -> 
     assert list(needs.features(plan(IPVS))) == ["IPVS"]
     dummy = Interface("kube-ipvs0", "dummy")
     assert list(needs.features(plan(IPSET, IPVS, interfaces=[dummy]))) == ["IPVS", "IP sets", "dummy interfaces"]
+    assert list(needs.features(plan(interfaces=[Interface("tun0", "vxlan")]))) == ["VXLAN devices"]
     monkeypatch.setattr(kernel, "try_all", lambda _: pytest.fail("nothing is to be tried"))
     needs.refuse(plan(TABLE))
 
@@ -196,4 +197,15 @@ def test_what_is_lacking_is_named_with_what_to_do(monkeypatch: pytest.MonkeyPatc
     assert str(caught.value) == (
         "kube-proxy's mode ipvs needs IPVS (the kernel has no IPVS): run the lab under Debian's own kernel "
         "(testbed vm), or choose another kubeProxyMode"
+    )
+
+
+def test_what_tunnels_lack_is_named_beside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel, "try_all", lambda trials: {name: kernel.Answer(False, "none") for name in trials})
+    with pytest.raises(UnsupportedError) as caught:
+        needs.refuse(plan(IPVS, interfaces=[Interface("tun0", "vxlan")]))
+    assert str(caught.value) == (
+        "kube-proxy's mode ipvs needs IPVS (none): run the lab under Debian's own kernel (testbed vm), or choose "
+        "another kubeProxyMode; an EgressService between nodes that share no link needs VXLAN devices (none): run the "
+        "lab under Debian's own kernel (testbed vm), or give the nodes a link in common"
     )

@@ -39,21 +39,21 @@ def node_plan(built: Built, name: str) -> plan.Node:
     egress = egress_of(built.scene, built.egresses, name)
     proxy = _kube_proxy(built, name)
     cali = [plan.Interface(network.host_interface, addresses=(), mac=network.host_mac) for network in networks.values()]
-    routes = [*_default_routes(built, name), *path.routes, *egress.routes]
+    routes = [*_default_routes(built, name), *path.routes, *egress.path.routes]
     routes += node_vrfs.routes(built.topology, name, uplinks(built.lab, built.topology, name))
     routes += [route for network in networks.values() for route in network.host_routes]
     settings = [*sysctls.ROUTER, *node_sysctls((4,)), *proxy.sysctls]
     settings += node_vrfs.SYSCTLS if built.cluster.node_vrfs else ()
-    settings += [entry for network in networks.values() for entry in network.host_sysctls]
+    settings += [*(entry for network in networks.values() for entry in network.host_sysctls), *egress.sysctls]
     programs = _Programs(built, name)
     return plan.Node(
         name=name,
         kind="kubernetes",
         vrfs=built.topology.vrfs(name),
-        interfaces=(*interfaces(built.topology, name), *cali, *proxy.interfaces),
+        interfaces=(*interfaces(built.topology, name), *cali, *proxy.interfaces, *egress.interfaces),
         routes=tuple(routes),
-        rules=(*node_vrfs.rules(built.cluster), *egress.rules, *path.rules),
-        rulesets=(*_rulesets(built, proxy), *path.rulesets, *egress.rulesets),
+        rules=(*node_vrfs.rules(built.cluster), *egress.path.rules, *path.rules),
+        rulesets=(*_rulesets(built, proxy), *path.rulesets, *egress.path.rulesets),
         sysctls=(*settings, *sysctls.stated(node.sysctls)),
         directories=programs.directories,
         files=with_base(programs.files, name, (built.node_ips[name],)),

@@ -20,7 +20,7 @@ from testbed.export import clab_topology, clabernetes, kind
 from testbed.load.images import catalogue
 from testbed.load.lab import load, parse_lab
 from testbed.load.manifests import Manifests
-from testbed.plan import Plan
+from testbed.plan import Interface, Node, Plan, Tunnel
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "export"
 SITE = GOLDEN / "site"
@@ -120,6 +120,12 @@ def test_what_cannot_be_exported_is_named_with_its_place(golden: Callable[[Path,
     result = CliRunner().invoke(app, ["export", "containerlab", str(SITE)])
     assert result.exit_code == 2
     golden(GOLDEN / "refused.err", result.stderr.replace(f"{SITE}/", ""))
+
+
+def test_a_tunnel_is_no_part_of_an_exported_topology() -> None:
+    tunnel = Interface("tun0", "vxlan", tunnel=Tunnel(200, "10.0.0.1", 14789))
+    found = list(clab_topology.refusals(Node("a", "router", interfaces=(Interface("eth0"), tunnel))))
+    assert found == [("its tunnel tun0 cannot be exported", "")]
 
 
 def test_a_lab_without_kind_has_no_cluster_to_export() -> None:

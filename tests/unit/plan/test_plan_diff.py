@@ -22,6 +22,8 @@ from testbed.plan import (
     Rule,
     Ruleset,
     SecretRef,
+    Tunnel,
+    TunnelPeer,
 )
 from testbed.plan.diff import describe, diff
 
@@ -209,3 +211,18 @@ def test_a_difference_makes_the_new_plan_of_the_old_one(old: list[Node], new: li
     assert nodes == {node.name: node for node in new}
     assert bool(found) == (sorted(old, key=lambda node: node.name) != sorted(new, key=lambda node: node.name))
     assert bool(describe(found)) == bool(found)
+
+
+def test_a_peer_of_a_tunnel() -> None:
+    def tunnel(*peers: str) -> tuple[Interface, ...]:
+        ends = tuple(TunnelPeer(f"10.0.0.{peer}", f"02:00:0a:00:00:0{peer}") for peer in peers)
+        return (*NODE.interfaces, Interface("tun0", "vxlan", tunnel=Tunnel(200, "10.0.0.1", 14789, ends)))
+
+    new = replace(NODE, interfaces=tunnel("3"))
+    assert changed(interfaces=tunnel("2")) == [
+        "+ interfaces: tun0 (kind vxlan, tunnel [vni 200, local 10.0.0.1, port 14789, "
+        "peers [address 10.0.0.2, mac 02:00:0a:00:00:02]])"
+    ]
+    head, *lines = describe(diff(Plan("a", (replace(NODE, interfaces=tunnel("2")),)), Plan("a", (new,))))
+    assert (head, len(lines)) == ("~ node r1", 1)
+    assert "peers [address 10.0.0.2, mac 02:00:0a:00:00:02]] → [vni 200, local 10.0.0.1, port 14789, peers" in lines[0]

@@ -79,6 +79,7 @@ FOUND = {
     "tcp in IPIP": ("tcp", ipv4(IPIP, ipv4(TCP, syn()))),
     "icmp in IPIP": ("icmp", ipv4(IPIP, ipv4(ICMP, echo()))),
     "tcp in VXLAN": ("tcp", vxlan(ipv4(TCP, syn()))),
+    "tcp in a tunnel of the lab's": ("tcp", vxlan(ipv4(TCP, syn()), port=14789)),
     "udp in VXLAN": ("udp", vxlan(ipv4(UDP, datagram()))),
 }
 MISSED = {

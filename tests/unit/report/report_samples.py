@@ -21,6 +21,8 @@ from testbed.plan import (
     Ruleset,
     SecretRef,
     Service,
+    Tunnel,
+    TunnelPeer,
 )
 from testbed.probe.result import Answer, LastVerdict, Verdict
 from testbed.runtime.base import ProcessState
@@ -41,6 +43,12 @@ LEAF = Node(
         Interface("eth0", vrf="mgmt", addresses=("10.0.0.0/31", "fd00::/127"), mtu=9000),
         Interface("br0", "bridge", vrf="sbi", addresses=("172.17.1.1/24",)),
         Interface("eth1", vrf="sbi", master="br0", mac="02:00:00:00:00:01"),
+        Interface(
+            "tun0",
+            "vxlan",
+            mtu=1450,
+            tunnel=Tunnel(200, "10.255.0.1", 14789, (TunnelPeer("10.255.0.2", "02:00:0a:ff:00:02"),)),
+        ),
     ),
     routes=(
         Route("0.0.0.0/0", via="10.0.0.1", dev="eth0", vrf="mgmt", metric=20),

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from rich.console import Console, RenderableType
 
-from testbed.plan import Flow, Interface, Node, Plan
+from testbed.plan import Flow, Interface, Node, Plan, Tunnel
 from testbed.probe.result import Answer, Verdict
 from testbed.report.matrix import (
     CellResult,
@@ -31,6 +31,7 @@ PLAN = Plan(
                 Interface("eth0", addresses=("10.1.0.2/24", "fd00::2/64")),
                 Interface("eth1", addresses=("10.2.0.2/24",)),
                 Interface("cali0"),
+                Interface("tun0", "vxlan", addresses=("10.1.0.2/32",), tunnel=Tunnel(200, "10.1.0.2", 14789)),
             ),
         ),
         Node("client", "host", interfaces=(Interface("eth0", addresses=("10.10.10.10/24",)),)),
@@ -63,6 +64,10 @@ def text(parts: Iterable[RenderableType]) -> str:
     with console.capture() as captured:
         console.print(*parts, sep="\n")
     return "\n".join(line.rstrip() for line in captured.get().splitlines())
+
+
+def test_a_tunnel_has_no_address_of_its_own() -> None:
+    assert PLACES["10.1.0.2"] == "n1 eth0"
 
 
 def test_places() -> None:

@@ -45,7 +45,7 @@ def test_all_is_well(machine: Path) -> None:
     assert found["cgroups"].detail == "version 2"
     assert found["inotify instances"].detail == "8192"
     assert found["kernel modules"].detail == (
-        "loaded: vrf, dummy; loadable: ip_vs, ipip; built in: 8021q; not there: sch_netem"
+        "loaded: vrf, dummy; loadable: ip_vs, ipip; built in: 8021q; not there: vxlan, sch_netem"
     )
     assert found["bridge netfilter"].detail.startswith("on: ")
     assert found["FORWARD policy"].detail in ("accept", "drop")

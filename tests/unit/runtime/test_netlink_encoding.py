@@ -12,10 +12,11 @@ import pytest
 from pyroute2.netlink.rtnl.fibmsg import fibmsg
 from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg
 from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg
+from pyroute2.netlink.rtnl.ndmsg import ndmsg
 from pyroute2.netlink.rtnl.rtmsg import rtmsg
 
 from testbed.errors import DeployError
-from testbed.plan import MAIN_TABLE, Route, Rule
+from testbed.plan import MAIN_TABLE, Route, Rule, Tunnel, TunnelPeer
 from testbed.runtime import netlink
 from testbed.runtime.netlink import Message, Netlink
 
@@ -124,6 +125,37 @@ def test_a_vrf_device() -> None:
     info = attributes(own["IFLA_LINKINFO"])
     assert (own["IFLA_IFNAME"], info["IFLA_INFO_KIND"]) == ("red", "vrf")
     assert attributes(info["IFLA_INFO_DATA"]) == {"IFLA_VRF_TABLE": 28264}
+
+
+def test_a_vxlan_device_that_learns_nothing() -> None:
+    found = decoded(netlink.new_vxlan("tun0", 4, Tunnel(200, "10.0.0.1", 14789)), ifinfmsg)
+    assert (found["index"], found["header"]["flags"]) == (4, REQUEST | CREATE | EXCL)
+    own = attributes(found)
+    info = attributes(own["IFLA_LINKINFO"])
+    assert (own["IFLA_IFNAME"], info["IFLA_INFO_KIND"]) == ("tun0", "vxlan")
+    assert attributes(info["IFLA_INFO_DATA"]) == {
+        "IFLA_VXLAN_ID": 200,
+        "IFLA_VXLAN_LOCAL": "10.0.0.1",
+        "IFLA_VXLAN_PORT": 14789,
+        "IFLA_VXLAN_LEARNING": 0,
+    }
+
+
+def test_a_peer_is_a_neighbour_and_a_forwarding_entry() -> None:
+    peer = TunnelPeer("10.0.1.2", "02:00:0a:00:01:02")
+    permanent, no_arp, itself = 0x80, 0x40, 0x02
+    for messages, kind, flags in (
+        (netlink.add_peer(4, peer), 28, REQUEST | CREATE | REPLACE),
+        (netlink.delete_peer(4, peer), 29, REQUEST),
+    ):
+        neighbour, forwarding = (decoded(message, ndmsg) for message in messages)
+        for found in (neighbour, forwarding):
+            assert (found["header"]["type"], found["header"]["flags"], found["ifindex"]) == (kind, flags, 4)
+            assert attributes(found) == {"NDA_DST": "10.0.1.2", "NDA_LLADDR": "02:00:0a:00:01:02"}
+        assert (neighbour["family"], neighbour["state"], neighbour["flags"]) == (socket.AF_INET, permanent, 0)
+        assert (forwarding["family"], forwarding["state"], forwarding["flags"]) == (7, permanent | no_arp, itself)
+    assert {message.accepted for message in netlink.delete_peer(4, peer)} == {(errno.ENOENT,)}
+    assert {message.accepted for message in netlink.add_peer(4, peer)} == {()}
 
 
 def test_the_rules_that_every_namespace_begins_with() -> None:

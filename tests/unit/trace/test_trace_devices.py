@@ -1,12 +1,14 @@
-"""What a walk knows of VRFs that are devices: they are no bridges, and each has a table of its own."""
+"""What a walk knows of devices: VRFs are no bridges, and each has a table of its own; tunnels have peers."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 
-from testbed.plan import LAST_METRIC, Endpoint, ExpectedRoute, Interface, Link, Node, Plan
-from testbed.trace.deviations import absent, reached
+import pytest
+
+from testbed.plan import LAST_METRIC, Endpoint, ExpectedRoute, Interface, Link, Node, Plan, Tunnel, TunnelPeer
+from testbed.trace.deviations import absent, deviations, reached
 from testbed.trace.inquire import Inquiry
 from testbed.trace.map import Map
 from testbed.trace.packet import Ends
@@ -101,3 +103,26 @@ def test_what_bgp_should_have_brought_into_a_vrf():
         ]
     )
     assert absent(runtime, plan, [RED]) == ((RED, "10.2.0.0/16"), (RED, "0.0.0.0/0"))
+
+
+MAC = "02:00:0a:00:00:02"
+TUNNEL = Interface("tun0", "vxlan", tunnel=Tunnel(200, "10.0.0.1", 14789, (TunnelPeer("10.0.0.2", MAC),)))
+
+
+@pytest.mark.parametrize(
+    ("known", "missing"),
+    [
+        ({"dst": "10.0.0.2", "lladdr": MAC, "mac": MAC}, False),
+        ({"dst": "10.0.0.2", "lladdr": MAC, "mac": "02:00:00:00:00:09"}, True),
+        ({"dst": "10.0.0.3", "lladdr": MAC, "mac": MAC}, True),
+        ({"dst": "10.0.0.2", "mac": MAC}, True),
+    ],
+)
+def test_a_peer_that_the_kernel_does_not_have(known: dict, missing: bool):
+    plan = Plan("one", nodes=(Node("n1", "kubernetes", interfaces=(TUNNEL,)),))
+    runtime = Told([known])
+    found = deviations(runtime, plan, [("n1", None)])
+    text = f"n1: tun0 lacks its planned peer 10.0.0.2 (MAC {MAC})"
+    assert [(fault.kind, fault.text) for fault in found] == ([("tunnel", text)] if missing else [])
+    assert [argv for _, _, argv in runtime.asked] == ["ip -j -4 neigh show dev tun0", "bridge -j fdb show dev tun0"]
+    assert Map.of(plan).tunnels == {("n1", "tun0")}

@@ -49,6 +49,7 @@ OUTER = ("1.1.1.1", "2.2.2.2")
         pytest.param(ipv4(B, A, TCP, segment(99, MARK + 1, SYN | ACK)), id="answer"),
         pytest.param(ipv4(*OUTER, IPIP, SYN_OF_FLOW), id="in ipip"),
         pytest.param(ipv4(*OUTER, UDP, udp(5, 4789, vxlan(1, SYN_OF_FLOW))), id="in vxlan"),
+        pytest.param(ipv4(*OUTER, UDP, udp(5, 14789, vxlan(1, SYN_OF_FLOW))), id="in a tunnel of the lab's"),
         pytest.param(
             ipv4(*OUTER, UDP, udp(5, 4789, vxlan(1, ipv4(B, A, TCP, segment(9, MARK + 1))))), id="answer in vxlan"
         ),
@@ -68,6 +69,7 @@ def test_the_flow_and_its_relatives(data):
         pytest.param(ipv4(A, B, TCP, segment(MARK + WINDOW + 1)), id="just behind the window"),
         pytest.param(ipv4(A, B, UDP, udp(5, 53, b"question" * 4)), id="udp"),
         pytest.param(ipv4(*OUTER, UDP, udp(5, 4789, vxlan(1, ipv4(A, B, TCP, segment(5))))), id="another in vxlan"),
+        pytest.param(ipv4(*OUTER, UDP, udp(5, 4788, vxlan(1, SYN_OF_FLOW))), id="another port than VXLAN's"),
         pytest.param(ipv4(A, B, 89, b"\0" * 40), id="ospf"),
         pytest.param(ipv6("fd00::1", "fd00::2", TCP, segment(MARK)), id="the other family"),
         pytest.param(b"\x45", id="cut off"),

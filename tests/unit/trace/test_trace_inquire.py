@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from trace_frames import ACK, SYN, TCP, frame, ipv4, tcp
+from trace_frames import ACK, SYN, TCP, UDP, frame, ipv4, tcp, udp, vxlan
 
 from testbed.trace.inquire import Inquiry
 from testbed.trace.journeys import Question
@@ -68,3 +68,64 @@ def test_a_rule_for_pods_decides_at_once_where_it_is_routed_once():
     assert (facts.route.table, facts.route.again) == ("101", "")
     again = Inquiry(Kernel(BY_POD, POD), Map(), 4).facts(reply("eth0"))[0]
     assert (again.route.table, again.route.again) == ("main", BALANCED)
+
+
+SERVER, NEAR, FAR = "10.10.10.10", "172.16.3.2", "172.16.1.2"
+
+
+class Fabric:
+    """A node n3 that puts what has a mark into a tunnel to n1, and a router r1 between them."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def run(self, node: str, vrf: str | None, argv: Sequence[str]) -> str:
+        if "rule" in argv:
+            marked = {"priority": 801, "src": "all", "fwmark": "0x1", "fwmask": "0xff", "table": "201"}
+            return json.dumps([marked, {"priority": 32766, "src": "all", "table": "254"}])
+        if "get" not in argv:
+            return "[]"
+        self.asked.append((node, " ".join(argv[argv.index("fibmatch") + 1 :])))
+        if node == "r1":
+            return json.dumps([{"dst": "172.16.1.0/24", "dev": "eth1"}])
+        if node == "n3" and "mark" not in argv:
+            return json.dumps([{"dst": "default", "gateway": "172.16.3.1", "dev": "eth0"}])
+        gateway, dev = (FAR, "tun0") if node == "n3" else ("172.16.2.1", "eth1")
+        return json.dumps([{"dst": "default", "gateway": gateway, "dev": dev, "table": "201"}])
+
+    def socket(self, *_: object) -> None:
+        raise OSError("nothing to ask")
+
+
+def test_a_tunnel():
+    """Who puts a packet into it or takes it out is asked about the packet, who passes it on about the one around it."""
+
+    def inner(ttl: int, source: str = POD) -> bytes:
+        return ipv4(source, SERVER, TCP, tcp(4000, 80, 500, 0, SYN), ttl=ttl)
+
+    def outer(ttl: int) -> bytes:
+        return ipv4(NEAR, FAR, UDP, udp(5, 14789, vxlan(200, inner(63))), ttl=ttl)
+
+    frames = [
+        frame(0, "n3", "cali", "in", inner(64)),
+        frame(1, "n3", "tun0", "out", inner(63)),
+        frame(2, "n3", "eth0", "out", outer(64)),
+        frame(3, "r1", "eth3", "in", outer(64)),
+        frame(4, "r1", "eth1", "out", outer(63)),
+        frame(5, "n1", "eth0", "in", outer(63)),
+        frame(6, "n1", "tun0", "in", inner(63)),
+        frame(7, "n1", "eth1", "out", inner(62, BALANCED)),
+    ]
+    ends = {("n3", "eth0"): ("r1", "eth3"), ("r1", "eth1"): ("n1", "eth0"), ("n1", "eth1"): ("r2", "eth1")}
+    own = {("n1", None): frozenset({FAR}), ("r1", None): frozenset({"172.16.3.1"})}
+    lab = Map(peers=ends | {peer: end for end, peer in ends.items()}, addresses=own)
+    path = walk(frames, Question("tcp", 500, "pod", SERVER, 80), lab).forward
+    assert path is not None
+    assert [hop.changes for hop in path.hops] == [("encapsulated",), (), ("snat", "decapsulated")]
+    fabric = Fabric()
+    routes = [str(facts.route) for facts in Inquiry(fabric, lab, 4).facts(path)]
+    assert routes[0].startswith(f"table 201: default via {FAR} dev tun0, by rule 801")
+    assert routes[1:] == ["table main: 172.16.1.0/24 dev eth1", "table 201: default via 172.16.2.1 dev eth1"]
+    asked = dict(fabric.asked)
+    assert asked["r1"] == f"{FAR} from {NEAR} iif eth3 ipproto udp sport 5 dport 14789"
+    assert asked["n1"].startswith(f"{SERVER} from {POD} iif tun0 ")

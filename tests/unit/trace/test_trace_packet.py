@@ -36,19 +36,28 @@ def test_ipv6():
 
 
 @pytest.mark.parametrize(
-    ("data", "tunnel"),
+    ("data", "tunnel", "carrier"),
     [
-        (ipv4("1.1.1.1", "2.2.2.2", IPIP, ipv4(A, B, TCP, SEGMENT)), "ipip 1.1.1.1 → 2.2.2.2"),
         (
-            ipv4("1.1.1.1", "2.2.2.2", UDP, udp(5, 4789, vxlan(4096, ipv4(A, B, TCP, SEGMENT)))),
-            "vxlan 4096 1.1.1.1 → 2.2.2.2",
+            ipv4("1.1.1.1", "2.2.2.2", IPIP, ipv4(A, B, TCP, SEGMENT), ttl=9),
+            "ipip 1.1.1.1 → 2.2.2.2",
+            Ends("1.1.1.1", "2.2.2.2"),
+        ),
+        *(
+            (
+                ipv4("1.1.1.1", "2.2.2.2", UDP, udp(5, port, vxlan(4096, ipv4(A, B, TCP, SEGMENT))), ttl=9),
+                "vxlan 4096 1.1.1.1 → 2.2.2.2",
+                Ends("1.1.1.1", "2.2.2.2", 5, port),
+            )
+            for port in (4789, 14789)
         ),
     ],
 )
-def test_inside_of_a_tunnel(data, tunnel):
+def test_inside_of_a_tunnel(data, tunnel, carrier):
     found = packet(data)
     assert found.ends == Ends(A, B, 1000, 80)
     assert found.tunnels == (tunnel,)
+    assert (found.carrier.ends, found.carrier.ttl, found.ttl) == (carrier, 9, 64)
 
 
 def test_later_fragment_has_no_ports():

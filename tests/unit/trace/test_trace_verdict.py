@@ -7,7 +7,7 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from trace_frames import ACK, ICMP, RST, SYN, TCP, frame, icmp, ipv4, tcp
+from trace_frames import ACK, ICMP, RST, SYN, TCP, UDP, frame, icmp, ipv4, tcp, udp, vxlan
 
 from testbed.plan import FlowStep
 from testbed.trace.case import Case
@@ -252,3 +252,31 @@ def test_steps():
     assert unmet(found, (FlowStep("s"), FlowStep("r"))) == ["step 2: the request did not pass r after s"]
     assert unmet(found, (FlowStep("r", vrf="blue"),)) == ["step 1: at r, it was in VRF red, not in VRF blue"]
     assert unmet(found, (FlowStep("s", reply=True),)) == ["step 1: the reply did not pass s"]
+
+
+def test_lost_in_a_tunnel():
+    """It was put into the tunnel's interface, which knew no peer for it."""
+    lab = dataclasses.replace(LAB, tunnels=frozenset({("r", "tun0")}))
+    frames = [*THERE[:2], frame(3, "r", "tun0", "out", PASSED, vrf="red")]
+    lost = Fault("tunnel", "r", "red", "r: tun0 lacks its planned peer 10.0.0.2")
+    found = case(frames, AT_R, Context((lost,)))
+    cause = explain(dataclasses.replace(found, lab=lab))
+    assert (cause.kind, cause.node) == ("tunnel", "r")
+    assert cause.sentence.endswith(f"into the tunnel tun0, and sent nothing on; {lost.text}")
+    assert explain(found).kind != "tunnel"
+
+
+def test_the_network_that_carries_a_tunnel_is_no_wrong_one():
+    """A node between two networks sends by the one, in a tunnel, what is for the other."""
+    peers = {("n", "eth0"): ("a", "x"), ("n", "eth1"): ("b", "x"), ("s", "eth0"): ("b", "y")}
+    vrfs = {("a", "x"): "red", ("b", "x"): "blue", ("b", "y"): "blue", ("n", "eth0"): None, ("n", "eth1"): None}
+    vrfs[("s", "eth0")] = None
+    lab = Map(peers | {peer: own for own, peer in peers.items()}, vrfs, {("s", None): frozenset({S})})
+
+    def left(packet: bytes) -> str:
+        frames = [frame(0, "n", "cali", "in", ASKED), frame(1, "n", "eth0", "out", packet)]
+        found = walk(frames, Question("tcp", 500, "c", S, 80), lab)
+        return explain(Case(found, lab, Context(), (HopFacts(Decision("x")),), (), found.forward, None)).kind
+
+    assert left(PASSED) == "wrong-vrf"
+    assert left(ipv4("1.1.1.1", "2.2.2.2", UDP, udp(5, 14789, vxlan(200, PASSED)))) == "unknown"

@@ -93,23 +93,24 @@ def chain(
     nodes = list(range(size))[:: -1 if reply else 1]
     left, right = ("r", "l") if reply else ("l", "r")
 
-    def data(source: str, destination: str, ttl: int, inside: bool) -> bytes:
+    def data(source: str, destination: str, ttl: int, outer: int) -> bytes:
         inner = ipv4(source, destination, TCP, tcp(*ports, *numbers), ttl=ttl, ident=ident)
-        return ipv4("1.1.1.1", "2.2.2.2", UDP, udp(5, 4789, vxlan(7, inner))) if inside else inner
+        return ipv4("1.1.1.1", "2.2.2.2", UDP, udp(5, 14789, vxlan(7, inner)), ttl=outer) if outer else inner
 
-    frames, time, ttl, inside = [], start, 64, False
+    frames, time, ttl, outer = [], start, 64, 0
     for place, node in enumerate(nodes):
         if place:
-            frames.append(frame(time, f"n{node}", left, "in", data(source, destination, ttl, inside)))
-            ttl -= 1
+            frames.append(frame(time, f"n{node}", left, "in", data(source, destination, ttl, outer)))
         if tunnel and node == tunnel[1]:
-            inside = False
+            outer = 0
+            frames.append(frame(time, f"n{node}", "vxlan", "in", data(source, destination, ttl, outer)))
+        ttl, outer = (ttl, outer - 1) if outer else (ttl - (place > 0), 0)
         source, destination = translations.get(node, (source, destination))
         if place < size - 1:
             if tunnel and node == tunnel[0]:
-                frames.append(frame(time + 1, f"n{node}", "vxlan", "out", data(source, destination, ttl, inside)))
-                inside = True
-            frames.append(frame(time + 2, f"n{node}", right, "out", data(source, destination, ttl, inside)))
+                frames.append(frame(time + 1, f"n{node}", "vxlan", "out", data(source, destination, ttl, outer)))
+                outer = 64
+            frames.append(frame(time + 2, f"n{node}", right, "out", data(source, destination, ttl, outer)))
         time += 10
     return frames
 
@@ -180,9 +181,11 @@ def test_tunnel():
     path = walk(chain(5, {}, tunnel=(1, 3)), question(), line(5)).forward
     assert path is not None
     assert [hop.changes for hop in path.hops] == [(), ("encapsulated",), (), ("decapsulated",), ()]
-    assert path.hops[1].through == ("vxlan",)
+    assert (path.hops[1].through, path.hops[3].through) == (("vxlan",), ("vxlan",))
     assert path.hops[2].tunnels_in == ("vxlan 7 1.1.1.1 → 2.2.2.2",)
     assert path.hops[2].ends == path.hops[0].ends
+    carriers = [str(hop.carrier.ends) if hop.carrier else "" for hop in path.hops]
+    assert carriers == ["", "", "1.1.1.1:5 → 2.2.2.2:14789", "", ""]  # by which it is routed
 
 
 def test_flooded_frames_are_no_visits():

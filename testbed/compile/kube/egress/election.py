@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 
 from testbed.compile.kube.egress.checks import Scene, balanced, item_problems
+from testbed.compile.kube.egress.handover import way
 from testbed.compile.kube.egress.tables import MOST_SERVICES
 from testbed.compile.kube.metallb.announce import EXCLUDED, Announcements, excluded
 from testbed.compile.kube.placement import available
@@ -91,9 +92,7 @@ def elected(
         why = _obstacle(scene, egress, node) or f"MetalLB does not announce {egress.address} from it"
         reasons.append(f"{node.name}: {why}")
     message = f"EgressService {egress.item.key}: no node can translate ({'; '.join(reasons)})"
-    hint = (
-        "let one be selected and announce, and its pods run on nodes that share a link with it (nodeSelector, nodeName)"
-    )
+    hint = "let one be selected and announce that the nodes of its pods can reach (nodeSelector, nodeName)"
     return egress, [Problem(message, egress.item.origin.at("spec"), hint)]
 
 
@@ -137,18 +136,6 @@ def _obstacle(scene: Scene, egress: Egress, node: kube.Node) -> str:
     if scene.uplink(node.name, spec.network) is None:
         return f"it has no link to a router{f' in VRF {spec.network}' if spec.network else ''}"
     for other in sorted(set(egress.pods.values()) - {node.name}):
-        if hop(scene, other, node.name) is None:
-            return f"it shares no link with {other}, where pods of the Service run"
+        if way(scene, other, node.name) is None:
+            return f"it shares no link, nor the VRF of the default route, with {other}, where pods of the Service run"
     return ""
-
-
-def hop(scene: Scene, node: str, to: str) -> tuple[str, str] | None:
-    """(interface, next hop) from a node to another on a link of both, that of the default route first."""
-    found = []
-    default = scene.uplink(node, "")
-    for segment, end in scene.topology.of(node):
-        for other in segment.others(node):
-            if other.node == to and other.address(4) and end.address(4):
-                first = default is not None and default.interface == end.interface
-                found.append((not first, (end.interface, other.address(4))))
-    return min(found)[1] if found else None

@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from testbed.compile.kube.egress.checks import Scene
-from testbed.compile.kube.egress.election import Egress, candidates, egress_services, elected, hop
+from testbed.compile.kube.egress.election import Egress, candidates, egress_services, elected
+from testbed.compile.kube.egress.handover import SYSCTLS, tunnel, tunnel_problems, way
 from testbed.compile.kube.egress.tables import Leg, node_egress
 from testbed.compile.kube.metallb.announce import Announcements, announce
 from testbed.compile.kube.metallb.config import Config
@@ -15,6 +16,7 @@ from testbed.compile.return_path import ReturnPath
 from testbed.errors import Problem
 from testbed.model import kube
 from testbed.model.ovn import EgressService
+from testbed.plan import Interface
 
 
 @dataclass(frozen=True)
@@ -56,12 +58,29 @@ def decide(scene: Scene, items: Sequence[EgressService], metallb: Config) -> Dec
     nodes = tuple(_labelled(scene.nodes, labels))
     only = {egress.item.key: egress.node for egress in chosen if egress.node}
     announcements = announce(scene.services, scene.slices, metallb, nodes, only=only)
+    problems += tunnel_problems(scene, _handed(chosen))
     return Decision(tuple(chosen), nodes, announcements, tuple(problems))
 
 
-def egress_of(scene: Scene, egresses: Sequence[Egress], node: str) -> ReturnPath:
-    """The routes, rules and ruleset of a node for all EgressServices."""
-    return node_egress([_leg(scene, egress, node) for egress in egresses], _near(scene))
+@dataclass(frozen=True)
+class NodeEgress:
+    """What a node gets for all EgressServices."""
+
+    path: ReturnPath
+    interfaces: tuple[Interface, ...] = ()
+    sysctls: tuple[tuple[str, str], ...] = ()
+
+
+def egress_of(scene: Scene, egresses: Sequence[Egress], node: str) -> NodeEgress:
+    """The routes, rules, ruleset and tunnel of a node for all EgressServices."""
+    made = tunnel(scene, _handed(egresses), node)
+    path = node_egress([_leg(scene, egress, node) for egress in egresses], _near(scene), tunnelled=made is not None)
+    return NodeEgress(path, (made,), SYSCTLS) if made else NodeEgress(path)
+
+
+def _handed(egresses: Sequence[Egress]) -> list[tuple[str, str]]:
+    """(node, to whom it hands over) wherever pods run on another node than the one that translates."""
+    return [(node, egress.node) for egress in egresses for node in sorted(set(egress.pods.values()) - {egress.node})]
 
 
 def _refused(item: EgressService) -> Problem:
@@ -138,6 +157,7 @@ def _leg(scene: Scene, egress: Egress, node: str) -> Leg:
             source=egress.address or uplink.address,
             strangers=others,
         )
-    if egress.node and (way := hop(scene, node, egress.node)):
-        return replace(bare, interface=way[0], gateway=way[1])
+    found = way(scene, node, egress.node) if egress.node else None
+    if found and (not found.tunnelled or node in egress.pods.values()):
+        return replace(bare, interface=found.interface, gateway=found.gateway)
     return bare

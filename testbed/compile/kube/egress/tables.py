@@ -26,8 +26,18 @@ MOST_SERVICES = MARK_MASK
 FIRST_TABLE = 200
 PRIORITY = 800  # before the return path's and those of the nodes' VRFs
 TABLE = "testbed-egress"
+TUNNEL = "testbed-egress"  # the interface, see `handover`
 
 _ZONES = 0xFFFF
+# Nothing comes out of the tunnel but what such pods opened.
+_STRAY = f'iifname "{TUNNEL}" meta mark & {MARK_MASK:#x} == 0 drop'
+# The packet around another has its mark (skb_scrub_packet() in net/core/skbuff.c clears that between namespaces alone),
+# and would be routed into the tunnel, too. All else is done by then.
+_UNMARKED = nft.chain(
+    "unmarked",
+    "type filter hook postrouting priority srcnat + 20; policy accept;",
+    [f'oifname "{TUNNEL}" meta mark set 0'],
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +75,12 @@ class Leg:
         return 1 + zlib.crc32(facts.encode()) % _ZONES
 
 
-def node_egress(legs: Sequence[Leg], near: Sequence[str]) -> ReturnPath:
+def node_egress(legs: Sequence[Leg], near: Sequence[str], *, tunnelled: bool = False) -> ReturnPath:
     """The routes, rules and ruleset of a node.
 
     Args:
         near: addresses and prefixes in the cluster, none within another: what is sent there is left alone.
+        tunnelled: whether the node has an end of the tunnel.
     """
     if not legs:
         return ReturnPath()
@@ -77,15 +88,19 @@ def node_egress(legs: Sequence[Leg], near: Sequence[str]) -> ReturnPath:
     rules = tuple(
         Rule(PRIORITY + leg.number, leg.table, fwmark=leg.number, fwmask=MARK_MASK) for leg in legs if leg.gateway
     )
-    return ReturnPath(routes, rules, (nft.table("ip", TABLE, _chains(legs, near), before_routes=True),))
+    unmarked = [_UNMARKED] if tunnelled else []
+    return ReturnPath(
+        routes, rules, (nft.table("ip", TABLE, [*_chains(legs, near, tunnelled), *unmarked], before_routes=True),)
+    )
 
 
 def _routes(leg: Leg) -> Sequence[Route]:
     on_link = [Route(network, dev=leg.interface, table=leg.table) for network in leg.networks]
-    return [*on_link, Route("0.0.0.0/0", via=leg.gateway, dev=leg.interface, table=leg.table)]
+    onlink = leg.interface == TUNNEL  # no prefix of the interface has the next hop
+    return [*on_link, Route("0.0.0.0/0", via=leg.gateway, dev=leg.interface, table=leg.table, onlink=onlink)]
 
 
-def _chains(legs: Sequence[Leg], near: Sequence[str]) -> list[str]:
+def _chains(legs: Sequence[Leg], near: Sequence[str], tunnelled: bool) -> list[str]:
     opened = {leg.number: f"ip saddr {_set(leg.pods)} ip daddr != {_set(near)}" for leg in legs}
     marks = [f"{opened[leg.number]} ct direction original meta mark set meta mark or {leg.number:#x}" for leg in legs]
     zones = [f"{opened[leg.number]} ct original zone set {leg.zone}" for leg in legs]
@@ -95,7 +110,7 @@ def _chains(legs: Sequence[Leg], near: Sequence[str]) -> list[str]:
         nft.chain(
             "guarded",
             "type filter hook forward priority filter - 10; policy accept;",
-            [rule for leg in legs for rule in _guard(leg)],
+            [*([_STRAY] if tunnelled else []), *(rule for leg in legs for rule in _guard(leg))],
         ),
     ]
     if passing := [leg for leg in legs if leg.gateway]:
