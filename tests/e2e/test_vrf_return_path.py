@@ -15,8 +15,9 @@ from conftest import LABS, own_name
 
 from testbed.cli.matrix import compiled, run_cells
 from testbed.events import ignore
+from testbed.load.cells import Cell
 from testbed.load.matrix import Variants
-from testbed.plan import MAIN_TABLE, Node
+from testbed.plan import MAIN_TABLE, Node, Plan
 from testbed.pytest_plugin.capabilities import not_run
 from testbed.report.matrix import CellResult, wrong
 from testbed.session import Session
@@ -28,6 +29,7 @@ MODES = ("none", "static", "rule-lb-ip", "rule-pod-ip", "connmark", "connmark-bo
 KERNELS_OWN_RULES = (0, 32766, 32767)
 PACKET_OUTGOING = 4  # linux/if_packet.h
 ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h; packets that leave are shown to the first alone
+LONG = 120  # seconds until a cell must be ready
 CLIENT, BALANCED = "10.10.10.10", "3.3.3.3"
 
 
@@ -41,13 +43,15 @@ class Changing:
     def enter(self, **values: str) -> None:
         """Give the lab the form of the first cell with these values."""
         cell = self.variants.cells({axis: [value] for axis, value in values.items()})[0]
-        self.session.switch(compiled(self.variants, cell, self.session.name), timeout=120)
+        self.session.switch(self.compiled(cell), timeout=LONG)
 
     def run(self, **values: str) -> list[CellResult]:
         """What is found in the cells with these values, several of an axis separated by commas."""
         cells = self.variants.cells({axis: value.split(",") for axis, value in values.items()})
-        plans = [(cell, compiled(self.variants, cell, self.session.name)) for cell in cells]
-        return list(run_cells(self.session, plans, 120, ignore))
+        return list(run_cells(self.session, [(cell, self.compiled(cell)) for cell in cells], LONG, ignore))
+
+    def compiled(self, cell: Cell) -> Plan:
+        return compiled(self.variants, cell, self.session.name, runtime=self.session.runtime.name)
 
     def node(self, name: str, *argv: str) -> str:
         return self.session.runtime.run(name, None, argv)
