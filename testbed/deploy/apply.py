@@ -176,7 +176,7 @@ class _Apply:
                 starter.finish(self.deadline)
                 commands.run(self.runtime, [node for node in self.plan.nodes if node.name in self.new], self.observer)
         with self._step("convergence"):
-            disturbed = self.old is not None and bool(missing or due or self.change)
+            disturbed = self.old is not None and bool(missing or due or self.change.reaches_routing)
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
             self._own_images_run()
