@@ -140,7 +140,8 @@ class _Apply:
             before = self.runtime.state()
             self._remove(before)
             self.runtime.remove(self._to_be_made_anew(before))
-            missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
+            there = self.runtime.state()
+            missing = [node for node in self.plan.nodes if node.name not in there]
             made_by_kind = self.plan.cluster.names if self.plan.cluster else frozenset()
             self.runtime.create([node for node in missing if node.name not in made_by_kind], self.contents, self.plan)
         if self.plan.cluster:
