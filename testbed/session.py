@@ -43,6 +43,7 @@ from testbed.runtime.supervised import STATE
 
 if TYPE_CHECKING:
     from testbed.deploy.watch import Watch
+    from testbed.load.lab import Loaded
     from testbed.model.lab import Lab
     from testbed.report.page import FlowSection, LabSection
     from testbed.trace.context import Fault
@@ -99,21 +100,31 @@ def compiler(lab: str, name: str = "", *, runtime: str = "", vrf_driver: str = "
 
     Arguments and errors are those of `compiled`, but for containerlab's topologies.
     """
-    from testbed.compile import compile_lab  # the models take a quarter of a second to import
-    from testbed.load.lab import load
+    from testbed.load.lab import load  # the models take a quarter of a second to import
 
-    loaded = load(lab)
+    return _compiler(load(lab), name, runtime, vrf_driver)
+
+
+def compiled_from(loaded: Loaded, name: str = "", *, runtime: str = "", vrf_driver: str = "") -> Plan:
+    """The Plan of a lab that has been read, as its file is or in a cell of its matrix; otherwise as `compiled`."""
+    return _compiler(loaded, name, runtime, vrf_driver)(())
+
+
+def _compiler(loaded: Loaded, name: str, runtime: str, vrf_driver: str) -> Callable[[Collection[str]], Plan]:
+    from testbed.compile import compile_lab
+
+    own = name or loaded.lab.name
     images = any(getattr(node, "image", None) for node in loaded.lab.nodes.values())
-    there = runtime or (runtime_of(name or loaded.lab.name) if images else "")  # what runs does not matter to others
+    there = runtime or (runtime_of(own) if images else "")  # what runs does not matter to others
     containers = there in CONTAINER_RUNTIMES
-    driver = vrf_driver_of(loaded.lab, name or loaded.lab.name, vrf_driver)
+    driver = vrf_driver_of(loaded.lab, own, vrf_driver)
 
     def plan(not_ready: Collection[str]) -> Plan:
         return compile_lab(
             loaded.lab,
             loaded.manifests,
             loaded.images,
-            name,
+            own,
             containers=containers,
             vrf_driver=driver,
             not_ready=not_ready,

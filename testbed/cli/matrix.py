@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from testbed.cli.life import TIMEOUT
-from testbed.cli.options import JsonOption, LabFile, need_root
+from testbed.cli.options import JsonOption, LabFile, VrfDriverOption, need_root
 from testbed.cli.terminal import ended_by_signals, show, show_json, show_lines
 from testbed.errors import InputError, Problem, UnsupportedError
 from testbed.events import Step
@@ -35,6 +35,7 @@ def matrix(
     markdown: Annotated[bool, typer.Option("--markdown", help="Print the table in Markdown.")] = False,
     name: Annotated[str, typer.Option("--name", help="The name it runs under; default: LAB-matrix.")] = "",
     runtime: Annotated[str, typer.Option(help="What nodes are made of: netns or docker.")] = "",
+    vrf_driver: VrfDriverOption = "",
     timeout: Annotated[float, typer.Option(help="Seconds until a cell must be ready.", min=1.0)] = TIMEOUT,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the lab running, in the form of the last cell.")] = False,
     json: JsonOption = False,
@@ -50,7 +51,8 @@ def matrix(
     variants = Variants(lab)
     own = name or f"{variants.lab.name[:LONGEST]}-matrix"
     check(own, runtime)
-    plans = [(cell, compiled(variants, cell, own)) for cell in variants.cells(wanted(axis or ()))]
+    cells = variants.cells(wanted(axis or ()))
+    plans = [(cell, compiled(variants, cell, own, runtime=runtime, vrf_driver=vrf_driver)) for cell in cells]
     need_root()
     with Session(own, runtime) as session, ended_by_signals(), Display(silent=json) as display:
         if session.exists:
@@ -79,14 +81,18 @@ def wanted(options: Sequence[str]) -> Mapping[str, list[str]]:
     return found
 
 
-def compiled(variants: Variants, cell: Cell, name: str) -> Plan:
-    """The Plan of a cell. Raises InputError with what is wrong with the lab in it."""
-    from testbed.compile import compile_lab
+def compiled(variants: Variants, cell: Cell, name: str, *, runtime: str = "", vrf_driver: str = "") -> Plan:
+    """The Plan of a cell, for a runtime and VRF driver as `testbed.session.compiled` takes them.
+
+    Raises:
+        InputError: with what is wrong with the lab in this cell.
+    """
     from testbed.load.matrix import in_cell
+    from testbed.session import compiled_from
 
     loaded = variants.load(cell)
     with in_cell(cell):
-        return compile_lab(loaded.lab, loaded.manifests, loaded.images, name)
+        return compiled_from(loaded, name, runtime=runtime, vrf_driver=vrf_driver)
 
 
 def run_cells(

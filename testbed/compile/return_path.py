@@ -21,7 +21,7 @@ MARK_MASK = 0xF00
 MOST_UPLINKS = MARK_MASK >> MARK_SHIFT
 WHOLE_MARK = 0xFFFFFFFF
 FIRST_TABLE = 100
-PRIORITY = 1000  # before main (32766); after Calico's and kube-proxy's, which have none
+PRIORITY = 1000  # the kernel's own for VRF devices: all come after it, and before main (32766)
 
 _PREROUTING = "type filter hook prerouting priority mangle; policy accept;"
 _OUTPUT = "type route hook output priority mangle; policy accept;"
@@ -75,8 +75,9 @@ def by_source(way: Way, sources: Sequence[str], near: Sequence[str] = ()) -> Ret
     Args:
         near: destinations that stay in `main`, such as pods and nodes.
     """
-    stay = [Rule(PRIORITY, MAIN_TABLE, destination=prefix) for prefix in near]
-    leave = [Rule(PRIORITY + way.number, way.table, source=prefix) for prefix in sources]
+    first = PRIORITY + way.number
+    stay = [Rule(first, MAIN_TABLE, destination=prefix) for prefix in near]
+    leave = [Rule(first + bool(stay), way.table, source=prefix) for prefix in sources]
     return ReturnPath(way.routes, (*stay, *leave))
 
 

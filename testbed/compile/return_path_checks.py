@@ -16,7 +16,7 @@ from testbed.compile.return_path import Way
 from testbed.compile.uplinks import Uplink
 from testbed.errors import Problem
 from testbed.load.explain import suggest
-from testbed.model.lab import HostReturnPath, Lab, NodeReturnPath
+from testbed.model.lab import HostReturnPath, KubernetesNode, Lab, NodeReturnPath
 
 STRICT, LOOSE = 1, 2
 EVERY_WAY = ("connmark", "connmark-both")  # modes that take all uplinks unless told which
@@ -93,7 +93,8 @@ def source_check_problems(
         ipvs: the node's kube-proxy is in this mode. A request then has the load balancer's address when it is checked.
     """
     origin = ground.lab.nodes[ground.node].origin
-    for way in chosen(policy, ground.ways):
+    shared = [way for way in chosen(policy, ground.ways) if way.uplink.vrf not in _devices(ground)]
+    for way in shared:
         key, strictness = effective(sysctls, "rp_filter", way.uplink.interface)
         right = policy.mode in _STRICTLY_RIGHT or (ipvs and policy.mode == "rule-lb-ip")
         if strictness == STRICT and not right:
@@ -103,7 +104,7 @@ def source_check_problems(
                 "a mark it is the default route"
             )
             yield Problem(message, origin.at("sysctls", key), "set it to 0 or 2, or use the return path static")
-    if not chosen(policy, ground.ways) or policy.mode not in MARKING or not isinstance(policy, NodeReturnPath):
+    if not shared or policy.mode not in MARKING or not isinstance(policy, NodeReturnPath):
         return
     key, valid_mark = effective(sysctls, "src_valid_mark", "default")
     check, strictness = effective(sysctls, "rp_filter", "default")
@@ -114,6 +115,13 @@ def source_check_problems(
             "cali interface has no IPv4 address that would excuse the difference"
         )
         yield Problem(message, origin.at("sysctls", key), "set either to 0")
+
+
+def _devices(ground: Ground) -> Sequence[str]:
+    """VRFs that the node has as devices (`nodeVrfs`). The check then asks the VRF's own table for the way back to the
+    client, and a rule before all marks for the way back to a pod: both are right (tests/e2e/test_node_vrfs_live.py)."""
+    cluster = ground.lab.cluster
+    return cluster.node_vrfs if cluster and isinstance(ground.lab.nodes[ground.node], KubernetesNode) else ()
 
 
 def effective(sysctls: Mapping[str, str | int], name: str, interface: str) -> tuple[str, int]:

@@ -139,7 +139,8 @@ class _Apply:
             before = self.runtime.state()
             self._remove(before)
             self.runtime.remove(self._to_be_made_anew(before))
-            missing = [node for node in self.plan.nodes if node.name not in self.runtime.state()]
+            there = self.runtime.state()
+            missing = [node for node in self.plan.nodes if node.name not in there]
             made_by_kind = self.plan.cluster.names if self.plan.cluster else frozenset()
             self.runtime.create([node for node in missing if node.name not in made_by_kind], self.contents, self.plan)
         if self.plan.cluster:
@@ -175,7 +176,7 @@ class _Apply:
                 starter.finish(self.deadline)
                 commands.run(self.runtime, [node for node in self.plan.nodes if node.name in self.new], self.observer)
         with self._step("convergence"):
-            disturbed = self.old is not None and bool(missing or due or self.change)
+            disturbed = self.old is not None and bool(missing or due or self.change.reaches_routing)
             await_ready(self.runtime, self.plan, self.deadline, self.observer, disturbed=disturbed)
             starter.finish(self.deadline)
             self._own_images_run()

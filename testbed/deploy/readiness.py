@@ -266,8 +266,8 @@ def await_ready(
     """Wait for routes and sessions.
 
     Args:
-        disturbed: something of a running lab was changed, so that what is there may be left from before: the routers
-            are given time to hear of it, and the routes count only once they have stopped changing.
+        disturbed: something of a running lab was changed that its routers may hear of, so that what is there may be
+            left from before: they are given time, and the routes count only once they have stopped changing.
 
     Raises:
         NotReadyError: naming every route and session that is missing.

@@ -12,6 +12,9 @@ from testbed.plan import MAIN_TABLE, Link, Node, Plan, Route, SecretRef
 # What a set of namespaces, or a container, cannot change while it lives; and commands are for a new node.
 IDENTITY = ("kind", "parent", "hostname", "commands", "image", "entrypoint", "cmd", "env")
 
+# What of a node its routing daemons take no notice of.
+UNHEARD = frozenset({"rules", "rulesets"})
+
 
 @dataclass(frozen=True)
 class NodeChange:
@@ -49,6 +52,13 @@ class PlanDiff:
 
     def __bool__(self) -> bool:
         return bool(self.added or self.removed or self.changed or self.links_added or self.links_removed)
+
+    @property
+    def reaches_routing(self) -> bool:
+        """Whether routing daemons may hear of it, and tell others. Of what only says how packets are treated they do
+        not."""
+        elsewhere = self.added or self.removed or self.links_added or self.links_removed
+        return bool(elsewhere) or any(not UNHEARD.issuperset(change.fields) for change in self.changed)
 
 
 def diff(old: Plan, new: Plan) -> PlanDiff:

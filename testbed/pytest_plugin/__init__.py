@@ -34,6 +34,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--testbed-name", metavar="NAME", help="the name the lab runs under (default: its own)")
     group.addoption("--testbed-keep", action="store_true", help="leave labs that were brought up for the tests running")
     group.addoption(
+        "--testbed-runtime",
+        metavar="RUNTIME",
+        default="",
+        help="what nodes are made of, as `testbed up --runtime` (default: what the lab runs on, or netns)",
+    )
+    group.addoption(
+        "--testbed-vrf-driver",
+        metavar="DRIVER",
+        default="",
+        help="what VRFs are made of, as `testbed up --vrf-driver` (default: as the lab file says or the lab runs)",
+    )
+    group.addoption(
         "--testbed-require",
         metavar="NAMES",
         default=os.environ.get("TESTBED_REQUIRE", ""),
@@ -53,6 +65,18 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(
             f"--testbed-require: no capability {wrong!r} (choose from all, {', '.join(CAPABILITIES)})"
         )
+    _refuse_unknown("--testbed-runtime", "RUNTIMES", config)
+    _refuse_unknown("--testbed-vrf-driver", "VRF_DRIVERS", config)
+
+
+def _refuse_unknown(option: str, choices: str, config: pytest.Config) -> None:
+    """Raise UsageError for a value that is none of the choices `testbed.session` has under that name."""
+    if value := config.getoption(option):
+        from testbed import session
+
+        known = tuple(getattr(session, choices))
+        if value not in known:
+            raise pytest.UsageError(f"{option}: no {value!r} (choose from {', '.join(known)})")
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:

@@ -15,7 +15,7 @@ from testbed.load.cells import Cell
 from testbed.load.matrix import Variants
 from testbed.model.lab import Flow
 from testbed.probe.result import Verdict
-from testbed.pytest_plugin.labs import Labs, LiveLab, compiled, shown
+from testbed.pytest_plugin.labs import Labs, LiveLab, shown
 from testbed.report.words import duration
 
 
@@ -38,7 +38,7 @@ class LabFile(pytest.File):
         """
         try:
             source = labs.load(shown(self.path))
-            compiled(source)
+            self.registry.compiled(source, self.registry.name(source.lab.name))
         except TestbedError as error:
             raise self.CollectError(str(error)) from None
         for flow in source.lab.flows:

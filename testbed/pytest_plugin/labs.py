@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from testbed.compile import compile_lab
 from testbed.deploy import apply
 from testbed.errors import InputError, NoSuchNodeError, Problem, TestbedError, UnsupportedError
 from testbed.load import lab as labs
@@ -29,7 +28,7 @@ from testbed.probe.result import Answer, Verdict
 from testbed.pytest_plugin import FILE
 from testbed.pytest_plugin.capabilities import missing_programs, not_run, require
 from testbed.runtime.base import NodeState
-from testbed.session import TOPOLOGIES, Session, vrf_driver_of
+from testbed.session import CONTAINER_RUNTIMES, TOPOLOGIES, Session, compiled_from, runtime_of
 from testbed.session import compiled as topology
 from testbed.trace.walk import Walk
 
@@ -158,18 +157,12 @@ class LiveLab:
         if self.source is None:
             message = "probes are asked in a lab file's words, and this lab is a containerlab topology"
             raise InputError([Problem(message, hint="run a program in a node: lab.node(NAME).run([...])")])
-        model = self.source.lab.model_copy(update={"flows": (flow,)})
-        driver = self.plan.vrf_driver
-        return compile_lab(model, self.source.manifests, self.source.images, self.name, vrf_driver=driver).flows[0]
+        asking = dataclasses.replace(self.source, lab=self.source.lab.model_copy(update={"flows": (flow,)}))
+        runtime, driver = self.session.runtime.name, self.plan.vrf_driver
+        return compiled_from(asking, self.name, runtime=runtime, vrf_driver=driver).flows[0]
 
 
 QUESTION = ("source", "to", "protocol", "port", "family", "host", "path", "user", "command", "query", "timeout")
-
-
-def compiled(source: labs.Loaded, name: str = "") -> Plan:
-    """The Plan of a lab. Raises InputError with all that is wrong with it."""
-    driver = vrf_driver_of(source.lab, name or source.lab.name)
-    return compile_lab(source.lab, source.manifests, source.images, name, vrf_driver=driver)
 
 
 class Labs:
@@ -177,6 +170,8 @@ class Labs:
 
     def __init__(self, config: pytest.Config) -> None:
         self._config = config
+        self._runtime: str = config.getoption("--testbed-runtime")
+        self._vrf_driver: str = config.getoption("--testbed-vrf-driver")
         self._labs: dict[str, LiveLab] = {}
         self._sources: dict[str, Path] = {}
         self._verdicts: dict[str, dict[str, Verdict]] = {}
@@ -200,6 +195,18 @@ class Labs:
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         return (self._config.getoption("--testbed-name") or own) + (f"-{worker}" if worker else "")
 
+    def compiled(self, source: labs.Loaded, name: str = "") -> Plan:
+        """The Plan of a lab, as `testbed up` makes it with the options of this run. Raises InputError likewise."""
+        return compiled_from(source, name, runtime=self._runtime, vrf_driver=self._vrf_driver)
+
+    def _planned(self, path: Path, source: labs.Loaded | None) -> Plan:
+        """The Plan of a lab file, or of a topology where `source` is None, under the name it runs under."""
+        if source is not None:
+            return self.compiled(source, self.name(source.lab.name))
+        plan = topology(shown(path), runtime=self._runtime)
+        name = self.name(plan.name)
+        return plan if name == plan.name else topology(shown(path), name, runtime=self._runtime)
+
     def up(self, path: Path, variants: Variants | None = None, cell: Cell | None = None) -> LiveLab:
         """The lab of a lab file, up.
 
@@ -210,17 +217,17 @@ class Labs:
             variants, cell: the cell of the lab's matrix whose form it shall have; None: the form of the file.
         """
         form = cell.name if cell else ""
-        require(self._config, "netns")
+        for capability in dict.fromkeys(("netns", self._runtime or "netns")):
+            require(self._config, capability)
         try:
             source = None
             if not path.name.endswith(TOPOLOGIES):
                 source = variants.load(cell) if variants and cell else labs.load(shown(path))
-            plan = topology(shown(path)) if source is None else compiled(source)
-            name = self.name(plan.name)
+            plan = self._planned(path, source)
+            name = plan.name
             self._claim(name, path)
             if name not in self._labs or self._labs[name].form != form:
                 before = self._labs.pop(name, None)
-                plan = dataclasses.replace(plan, name=name)
                 self._labs[name] = self._bring_up(plan, source, form, switch=bool(form or before))
         except TestbedError as error:
             raise pytest.fail.Exception(str(error), pytrace=False) from None
@@ -237,10 +244,11 @@ class Labs:
 
     def _bring_up(self, plan: Plan, source: labs.Loaded | None, form: str, *, switch: bool) -> LiveLab:
         name = plan.name
-        if reason := missing_programs(plan):
+        reason = missing_programs(plan)
+        if reason and (self._runtime or runtime_of(name)) not in CONTAINER_RUNTIMES:  # an image has its own
             not_run(self._config, "programs", reason)
         if name not in self._sessions:
-            self._sessions[name] = Session(name)
+            self._sessions[name] = Session(name, self._runtime)
         session = self._sessions[name]
         before = apply.stored_plan(session.directory) if session.exists else None
         if before is None and session not in self._ours:

@@ -1,91 +1,87 @@
-"""The return path, live: the truth tables, where each packet goes, the kernel's tables as planned, the source check."""
+"""The return path, live: the truth tables, where each packet goes, the kernel's tables as planned, the source check.
+
+In namespaces and in containers alike.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
 import json
-import socket
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import NamedTuple
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
-from conftest import LABS, own_name
+from conftest import LABS
+from e2e_matrix import (
+    ANSWERED,
+    LOST,
+    REPLY,
+    REQUEST,
+    Changing,
+    capture,
+    changing,
+    checking,
+    concerning_the_client,
+)
 
-from testbed.cli.matrix import compiled, run_cells
-from testbed.events import ignore
-from testbed.load.matrix import Variants
 from testbed.plan import MAIN_TABLE, Node
 from testbed.pytest_plugin.capabilities import not_run
 from testbed.report.matrix import CellResult, wrong
-from testbed.session import Session
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
 
 LAB, HOST_LAB = str(LABS / "vrf-return-path"), str(LABS / "vrf-host")
 MODES = ("none", "static", "rule-lb-ip", "rule-pod-ip", "connmark", "connmark-both", "ctorigdst")
 KERNELS_OWN_RULES = (0, 32766, 32767)
-PACKET_OUTGOING = 4  # linux/if_packet.h
-ETH_P_ALL, ETH_P_IP = 0x0003, 0x0800  # linux/if_ether.h; packets that leave are shown to the first alone
-CLIENT, BALANCED = "10.10.10.10", "3.3.3.3"
+RUNTIMES = ["netns", pytest.param("docker", marks=[pytest.mark.docker, pytest.mark.testbed_needs("docker")])]
 
 
-@dataclass
-class Changing:
-    """A running lab, changed from cell to cell."""
-
-    session: Session
-    variants: Variants
-
-    def enter(self, **values: str) -> None:
-        """Give the lab the form of the first cell with these values."""
-        cell = self.variants.cells({axis: [value] for axis, value in values.items()})[0]
-        self.session.switch(compiled(self.variants, cell, self.session.name), timeout=120)
-
-    def run(self, **values: str) -> list[CellResult]:
-        """What is found in the cells with these values, several of an axis separated by commas."""
-        cells = self.variants.cells({axis: value.split(",") for axis, value in values.items()})
-        plans = [(cell, compiled(self.variants, cell, self.session.name)) for cell in cells]
-        return list(run_cells(self.session, plans, 120, ignore))
-
-    def node(self, name: str, *argv: str) -> str:
-        return self.session.runtime.run(name, None, argv)
-
-    def outcomes(self) -> dict[str, str]:
-        return {verdict.flow.name: verdict.answer.outcome for verdict in self.session.test()}
-
-
-@contextlib.contextmanager
-def changing(lab: str, topic: str, runtime: str = "") -> Iterator[Changing]:
-    with Session(own_name(topic), runtime) as session:
-        try:
-            yield Changing(session, Variants(lab))
-        finally:
-            session.down()
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Changing]:
-    with changing(LAB, "return") as found:
+@pytest.fixture(scope="module", params=RUNTIMES)
+def lab(request) -> Iterator[Changing]:
+    with changing(LAB, f"return-{request.param}", request.param) as found:
         yield found
 
 
 @pytest.fixture(scope="module")
-def hosts() -> Iterator[Changing]:
-    with changing(HOST_LAB, "host") as found:
+def ipvs() -> Iterator[dict[str, Changing]]:
+    """A lab for each policy, to be changed side by side: for the mode that not every kernel has a machine is emulated,
+    where most of the time is spent waiting."""
+    with ExitStack() as stack:
+        yield {
+            policy: stack.enter_context(changing(LAB, f"ipvs-{policy.lower()}", "netns"))
+            for policy in ("Cluster", "Local")
+        }
+
+
+@pytest.fixture(scope="module", params=RUNTIMES)
+def hosts(request) -> Iterator[Changing]:
+    with changing(HOST_LAB, f"host-{request.param}", request.param) as found:
         yield found
 
 
 # --- the truth tables -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("mode", ["iptables", "nftables", "ipvs"])
+@pytest.mark.parametrize("mode", ["iptables", "nftables"])
 def test_every_cell(lab, mode, request):
-    results = lab.run(kubeProxyMode=mode)
+    assert_every_cell(lab.run(kubeProxyMode=mode), request.config)
+
+
+@pytest.mark.testbed_needs("ipvs", "ipset", "dummy")
+def test_every_cell_of_mode_ipvs(ipvs, request):
+    def half(policy: str) -> list[CellResult]:
+        return ipvs[policy].run(kubeProxyMode="ipvs", externalTrafficPolicy=policy)
+
+    with ThreadPoolExecutor(len(ipvs)) as pool:
+        assert_every_cell([cell for found in pool.map(half, ipvs) for cell in found], request.config)
+
+
+def assert_every_cell(results: list[CellResult], config: pytest.Config) -> None:
+    """All cells of a mode of kube-proxy were run, each flow of each as the lab file says."""
     assert len(results) == 2 * 3 * len(MODES)
     if reasons := [cell.not_run for cell in results if cell.not_run]:
-        not_run(request.config, "kernel", reasons[0])
+        not_run(config, "kernel", reasons[0])
     assert all(len(cell.verdicts) == 2 for cell in results)
     assert wrong(results) == []
     texts = {cell.text for cell in results}
@@ -96,16 +92,6 @@ def test_every_cell_of_plain_hosts(hosts):
     results = hosts.run()
     assert [cell.name for cell in results] == ["none", "static", "rule-own-ip", "connmark"]
     assert wrong(results) == []
-
-
-@pytest.mark.docker
-@pytest.mark.testbed_needs("docker")
-def test_a_row_in_containers():
-    some = "none,rule-lb-ip,rule-pod-ip,connmark"
-    with changing(LAB, "return-docker", "docker") as lab:
-        results = lab.run(kubeProxyMode="nftables", externalTrafficPolicy="Cluster", backend="pod-n1", returnPath=some)
-        assert len(results) == 4
-        assert wrong(results) == []
 
 
 # --- what the kernel has ----------------------------------------------------------------------------------------------
@@ -167,60 +153,43 @@ def route_facts(route: dict) -> tuple:
 # --- where the packets go ---------------------------------------------------------------------------------------------
 
 
-class Seen(NamedTuple):
-    """A packet on an interface: whether it left by it, its source and destination."""
-
-    out: bool
-    source: str
-    destination: str
-
-
-@contextlib.contextmanager
-def capture(session: Session, node: str, interface: str) -> Iterator[list[Seen]]:
-    """What passes an interface of a node; complete when the block has ended."""
-    seen: list[Seen] = []
-    with session.runtime.socket(node, None, socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)) as tap:
-        tap.bind((interface, ETH_P_ALL))
-        # Before it was bound it may have seen other interfaces.
-        drain(tap)
-        yield seen
-        seen += drain(tap)
-
-
-def drain(tap: socket.socket) -> list[Seen]:
-    found = []
-    tap.setblocking(False)
-    with contextlib.suppress(BlockingIOError):
-        while True:
-            data, (_, protocol, kind, *_) = tap.recvfrom(65535)
-            if protocol != ETH_P_IP:
-                continue
-            addresses = [str(ipaddress.IPv4Address(data[at : at + 4])) for at in (12, 16)]
-            found.append(Seen(kind == PACKET_OUTGOING, *addresses))
-    return found
-
-
-REQUEST, REPLY = Seen(False, CLIENT, BALANCED), Seen(True, BALANCED, CLIENT)
-
-
-def concerning_the_client(seen: list[Seen]) -> set[Seen]:
-    return {packet for packet in seen if CLIENT in (packet.source, packet.destination)}
-
-
 @pytest.mark.parametrize("mode", ["static", "rule-pod-ip", "connmark", "ctorigdst"])
 def test_request_and_reply_take_the_same_uplink(lab, mode):
     lab.enter(kubeProxyMode="iptables", externalTrafficPolicy="Local", backend="pod-n1", returnPath=mode)
     with capture(lab.session, "n1", "eth0") as first, capture(lab.session, "n1", "eth1") as second:
-        assert lab.outcomes() == {"tcp": "ok", "udp": "ok"}
+        assert lab.outcomes() == ANSWERED
     assert concerning_the_client(second) == {REQUEST, REPLY}
     assert concerning_the_client(first) == set()
+
+
+@pytest.mark.testbed_needs("ipvs", "ipset", "dummy")
+@pytest.mark.parametrize("mode", ["rule-lb-ip", "connmark"])
+def test_with_ipvs_request_and_reply_take_the_same_uplink(ipvs, mode):
+    """Also with the link to VRF1 down on r1's side."""
+    lab = ipvs["Local"]
+    lab.enter(kubeProxyMode="ipvs", externalTrafficPolicy="Local", backend="pod-n1", returnPath=mode)
+    with vrf1_down(lab), capture(lab.session, "n1", "eth0") as first, capture(lab.session, "n1", "eth1") as second:
+        assert lab.outcomes() == ANSWERED
+    assert concerning_the_client(second) == {REQUEST, REPLY}
+    assert concerning_the_client(first) == set()
+
+
+@contextlib.contextmanager
+def vrf1_down(lab: Changing) -> Iterator[None]:
+    """For the length of the block r1's end of the link into VRF1, by which n1's default route leads, is down."""
+    bridge = next(entry.name for entry in lab.session.plan.node("r1").interfaces if entry.kind == "bridge")
+    try:
+        lab.session.runtime.run("r1", "vrf1", ("ip", "link", "set", bridge, "down"))
+        yield
+    finally:
+        lab.session.runtime.run("r1", "vrf1", ("ip", "link", "set", bridge, "up"))
 
 
 @pytest.mark.parametrize("mode", ["none", "rule-lb-ip"])
 def test_the_reply_is_lost_by_the_default_route(lab, mode):
     lab.enter(kubeProxyMode="iptables", externalTrafficPolicy="Local", backend="pod-n1", returnPath=mode)
     with capture(lab.session, "n1", "eth0") as first, capture(lab.session, "n1", "eth1") as second:
-        assert lab.outcomes() == {"tcp": "timeout", "udp": "timeout"}
+        assert lab.outcomes() == LOST
     assert concerning_the_client(second) == {REQUEST}
     assert concerning_the_client(first) == {REPLY}
 
@@ -229,26 +198,20 @@ def test_the_reply_is_lost_by_the_default_route(lab, mode):
 def test_the_other_vrf_is_not_needed(lab, backend):
     """With the link to VRF1 down on r1's side it still works; and, for a pod, with a blackhole for a default route."""
     lab.enter(kubeProxyMode="iptables", externalTrafficPolicy="Cluster", backend=backend, returnPath="connmark")
-    assert lab.outcomes() == {"tcp": "ok", "udp": "ok"}
-    bridge = next(entry.name for entry in lab.session.plan.node("r1").interfaces if entry.kind == "bridge")
-    r1 = lab.session.runtime
-    try:
-        r1.run("r1", "vrf1", ("ip", "link", "set", bridge, "down"))
-        assert lab.outcomes() == {"tcp": "ok", "udp": "ok"}
-    finally:
-        r1.run("r1", "vrf1", ("ip", "link", "set", bridge, "up"))
+    assert lab.outcomes() == ANSWERED
+    with vrf1_down(lab):
+        assert lab.outcomes() == ANSWERED
     if backend == "host-n1":
         return  # a socket's first route comes before OUTPUT, where the mark is: a blackhole there is an error at once
     try:
         lab.node("n1", "ip", "route", "replace", "blackhole", "default")
-        assert lab.outcomes() == {"tcp": "ok", "udp": "ok"}
+        assert lab.outcomes() == ANSWERED
     finally:
         lab.node("n1", "ip", "route", "replace", "default", "via", "172.16.1.1", "dev", "eth0")
 
 
 # --- the source check -------------------------------------------------------------------------------------------------
 
-ANSWERED, LOST = {"tcp": "ok", "udp": "ok"}, {"tcp": "timeout", "udp": "timeout"}
 # (mode, rp_filter, src_valid_mark, what comes of it); those that are lost are refused by the compiler, see
 # tests/unit/compile/test_return_path_checks.py.
 CHECKED = [
@@ -272,19 +235,6 @@ def test_the_source_check(lab, mode, check, valid_mark, expected):
     assert lab.outcomes() == ANSWERED
     with checking(lab, "n1", check, valid_mark):
         assert lab.outcomes() == expected
-
-
-@contextlib.contextmanager
-def checking(lab: Changing, node: str, check: int, valid_mark: int) -> Iterator[None]:
-    settings = {"net.ipv4.conf.all.rp_filter": check, "net.ipv4.conf.all.src_valid_mark": valid_mark}
-    try:
-        for key, value in settings.items():
-            lab.node(node, "/usr/sbin/sysctl", "-w", f"{key}={value}")
-        lab.session.forget_connections()
-        yield
-    finally:
-        for key in settings:
-            lab.node(node, "/usr/sbin/sysctl", "-w", f"{key}=0")
 
 
 def test_the_source_check_drops_requests_whose_replies_would_be_lost(lab):

@@ -9,7 +9,8 @@ import socket
 from collections.abc import Iterator
 
 import pytest
-from test_vrf_return_path import BALANCED, CLIENT, LAB, Changing, changing
+from conftest import LABS
+from e2e_matrix import BALANCED, CLIENT, Changing, changing
 
 from testbed.probe.result import Verdict
 from testbed.session import compiled
@@ -19,6 +20,7 @@ from testbed.trace.walk import Hop, Path
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
 
+LAB = str(LABS / "vrf-return-path")
 POD = "192.168.1.1"
 NODE = {"vrf1": "172.16.1.2", "vrf2": "172.16.2.2"}  # n1's addresses
 GATEWAY = {"vrf1": "172.16.1.1", "vrf2": "172.16.2.1"}

@@ -16,6 +16,7 @@ from testbed.errors import DeployError, NoSuchNodeError, NotReadyError, Unsuppor
 from testbed.plan import BgpSession, Flow, Interface, Node, Plan, Service
 from testbed.probe.result import Answer, Verdict
 from testbed.pytest_plugin import capabilities, labs
+from testbed.session import compiled
 
 pytest_plugins = ["pytester"]
 
@@ -48,8 +49,9 @@ class FakeSession:
 
     machine: Machine
 
-    def __init__(self, name: str) -> None:
-        self.name, self.directory, self.runtime = name, Path("/nowhere", name), None
+    def __init__(self, name: str, runtime: str = "") -> None:
+        self.name, self.directory = name, Path("/nowhere", name)
+        self.runtime = SimpleNamespace(name=runtime or "netns")
 
     @property
     def exists(self) -> bool:
@@ -263,7 +265,7 @@ def test_junit_has_the_facts_of_each_flow(pytester, machine, folder):
 
 
 def running_plan(path: Path) -> Plan:
-    return labs.compiled(labs.labs.load(str(path)), "small")
+    return compiled(str(path), "small")
 
 
 def test_a_lab_comes_up_once_and_goes_at_the_end(pytester, machine, folder):
@@ -300,6 +302,63 @@ def test_a_lab_can_be_kept(pytester, machine, folder):
 def test_the_name_can_be_chosen(pytester, machine, folder):
     pytester.runpytest("labs", "--testbed-name", "mine").assert_outcomes(passed=2)
     assert machine.log[0] == "up mine"
+
+
+# What a runtime and a VRF driver decide: whether r2 starts its image's FRR, and what r1's VRF is made of.
+MADE_OF = """\
+apiVersion: testbed/v1
+name: small
+vrfs: [red]
+nodes:
+  r1: {kind: router}
+  r2: {kind: router, image: frrouting/frr, bgp: {asn: 65002}}
+  h1: {kind: host}
+links:
+  - {endpoints: [r1, r2]}
+  - {endpoints: [r1, h1], vrf: red}
+flows:
+  - {name: ping, from: h1, to: {address: 10.9.9.9}, protocol: icmp}
+matrix:
+  flows: [ping]
+  axes: {size: {small: {}, large: {}}}
+  expect: [{flows: {ping: {expect: ok}}}]
+"""
+
+
+@pytest.mark.parametrize("runtime", ["netns", "docker"])
+@pytest.mark.parametrize("driver", ["netns", "device"])
+@pytest.mark.parametrize("item", ["ping", "large::ping"])
+def test_runtime_and_driver_can_be_chosen(pytester, machine, folder, monkeypatch, runtime, driver, item):
+    """A lab and its cells are compiled as `testbed up` compiles on that runtime and driver."""
+    monkeypatch.setitem(capabilities._PROBES, "docker", lambda: "")
+    folder.write_text(MADE_OF)
+    options = ["--testbed-runtime", runtime, "--testbed-vrf-driver", driver, "--testbed-keep"]
+    pytester.runpytest(f"labs/small/lab.yaml::{item}", *options).assert_outcomes(passed=1)
+    found = machine.running["small"]
+    assert found == compiled(str(folder), runtime=runtime, vrf_driver=driver)
+    assert found.node("r2").image == ("frrouting/frr" if runtime == "docker" else "")
+    assert found.node("r1").vrf_devices == (("red",) if driver == "device" else ())
+
+
+def test_a_chosen_runtime_must_be_there(pytester, machine, folder, monkeypatch):
+    monkeypatch.setitem(capabilities._PROBES, "docker", lambda: "no engine")
+    result = pytester.runpytest("labs", "--testbed-runtime", "docker")
+    result.assert_outcomes(skipped=2)
+    result.stdout.fnmatch_lines(["*= not run =*", "2: no engine"])
+    assert machine.log == []
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("--testbed-runtime=podman", "*--testbed-runtime: no 'podman' (choose from netns, docker, containerlab)"),
+        ("--testbed-vrf-driver=vlan", "*--testbed-vrf-driver: no 'vlan' (choose from netns, device)"),
+    ],
+)
+def test_what_is_chosen_must_exist(pytester, machine, folder, option, message):
+    result = pytester.runpytest("labs", option)
+    assert result.ret == pytest.ExitCode.USAGE_ERROR
+    result.stderr.fnmatch_lines([message])
 
 
 def test_every_worker_of_xdist_has_a_lab_of_its_own(pytester, machine, folder, monkeypatch):
@@ -374,7 +433,7 @@ def test_what_is_demanded_must_exist(pytester, machine):
     result.stderr.fnmatch_lines(["*--testbed-require: no capability 'netsn' (choose from all, netns, *"])
 
 
-def test_a_lab_whose_programs_are_missing_is_not_run(pytester, machine, folder):
+def test_a_lab_whose_programs_are_missing_is_not_run(pytester, machine, folder, monkeypatch):
     image = "images:\n  - {names: [nosuch], command: [/usr/sbin/nosuch], packages: [none]}\n"
     folder.write_text(
         LAB.replace("h2: {kind: host}", "h2: {kind: host, image: nosuch}").replace("flows:", f"{image}flows:")
@@ -383,6 +442,8 @@ def test_a_lab_whose_programs_are_missing_is_not_run(pytester, machine, folder):
     result.assert_outcomes(skipped=2)
     result.stdout.fnmatch_lines(["*= not run =*", "2: not installed: /usr/sbin/nosuch *"])
     assert machine.log == []
+    monkeypatch.setitem(capabilities._PROBES, "docker", lambda: "")
+    pytester.runpytest("labs", "--testbed-runtime=docker").assert_outcomes(passed=2)  # the image has its own
     pytester.runpytest("labs", "--testbed-require=netns").assert_outcomes(skipped=2)
     pytester.runpytest("labs", "--testbed-require=programs").assert_outcomes(errors=2)
 

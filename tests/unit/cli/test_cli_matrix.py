@@ -9,6 +9,7 @@ import pytest
 from cli_fakes import MISSING, PLAN, Machine
 from test_cli_commands import LAB, call, machine
 
+import testbed.session
 from testbed.errors import NotReadyError
 
 __all__ = ["machine"]
@@ -64,6 +65,27 @@ def test_some_cells_in_markdown(machine: Machine, lab: str) -> None:
     assert machine.done == [("switch", "mine", 60.0)]
 
 
+# What a runtime and a VRF driver decide: whether r2 starts its image's FRR, and what r1's VRF is made of.
+OWN_IMAGE = "r1: {kind: router}\n  r2: {kind: router, image: frrouting/frr, bgp: {asn: 65002}}\n"
+VRFS = "links:\n  - {endpoints: [r1, r2]}\n  - {endpoints: [r1, {node: h1}], vrf: red}\n"
+
+
+@pytest.mark.parametrize("runtime", ["", "netns", "docker"])
+@pytest.mark.parametrize("driver", ["netns", "device"])
+def test_a_cell_is_compiled_as_up_compiles_on_that_runtime_and_driver(
+    machine: Machine, tmp_path: Path, runtime: str, driver: str
+) -> None:
+    text = LAB.replace("r1: {kind: router}\n", OWN_IMAGE).replace("links:\n  - {endpoints: [r1, h1]}\n", VRFS)
+    (tmp_path / "lab.yaml").write_text(text.replace("nodes:", "vrfs: [red]\nnodes:") + MATRIX)
+    chosen = ("--runtime", runtime, "--vrf-driver", driver)
+    result = call("matrix", str(tmp_path), "--axis", "reply=comes", *chosen, "--keep")
+    assert result.exit_code == 0
+    found = machine.labs["fake-matrix"]
+    assert found == testbed.session.compiled(str(tmp_path), "fake-matrix", runtime=runtime, vrf_driver=driver)
+    assert found.node("r2").image == ("frrouting/frr" if runtime == "docker" else "")
+    assert found.node("r1").vrf_devices == (("red",) if driver == "device" else ())
+
+
 def test_json(machine: Machine, lab: str) -> None:
     result = call("matrix", lab, "--axis", "reply=comes", "--json")
     assert result.exit_code == 0
@@ -96,6 +118,7 @@ def test_a_cell_that_does_not_get_ready_ends_it(machine: Machine, lab: str) -> N
         (("--axis", "size=smal"), "axis size has no value 'smal' (did you mean small?)"),
         (("--name", "no_name"), "the name of a lab: "),
         (("--runtime", "podman"), "no runtime 'podman'"),
+        (("--vrf-driver", "devcie"), "no VRF driver 'devcie' (did you mean device?)"),
     ],
 )
 def test_wrong_arguments(machine: Machine, lab: str, arguments: tuple[str, ...], message: str) -> None:

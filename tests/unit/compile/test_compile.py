@@ -37,9 +37,11 @@ LABS = Path(__file__).resolve().parents[3] / "labs"
 NAMES = sorted(path.parent.name for path in LABS.glob("*/lab.yaml"))
 
 
-def plan_of(name: str, running_as: str = "", vrf_driver: VrfDriver = "netns") -> Plan:
+def plan_of(name: str, running_as: str = "", vrf_driver: VrfDriver | None = None) -> Plan:
+    """With the VRF driver that is wanted, else that of the lab file, else namespaces."""
     loaded = load(name)
-    return compile_lab(loaded.lab, loaded.manifests, loaded.images, running_as, vrf_driver=vrf_driver)
+    driver = vrf_driver or ("device" if loaded.lab.vrf_driver == "device" else "netns")
+    return compile_lab(loaded.lab, loaded.manifests, loaded.images, running_as, vrf_driver=driver)
 
 
 def readable(text: str) -> str:
@@ -63,7 +65,7 @@ def test_golden_routers_with_vrf_devices(golden: Callable[[Path, str], None]) ->
 
 
 def test_every_lab_has_a_golden_plan() -> None:
-    assert NAMES == ["edge", "egress", "two-routers", "vrf-host", "vrf-return-path"]
+    assert NAMES == ["edge", "egress", "node-vrfs", "two-routers", "vrf-host", "vrf-return-path"]
     assert sorted(path.stem for path in GOLDEN.glob("*.json")) == NAMES
 
 
@@ -73,11 +75,13 @@ def test_the_same_plan_in_every_process(name: str) -> None:
     program = (
         "import sys, hashlib; from testbed.load.lab import load; from testbed.compile import compile_lab; "
         "from testbed.plan.store import to_json; lab = load(sys.argv[1]); "
-        "print(hashlib.sha256(to_json(compile_lab(lab.lab, lab.manifests, lab.images)).encode()).hexdigest())"
+        "plan = compile_lab(lab.lab, lab.manifests, lab.images, vrf_driver=sys.argv[2]); "
+        "print(hashlib.sha256(to_json(plan).encode()).hexdigest())"
     )
+    plan = plan_of(name)
     found = {
         subprocess.run(
-            [sys.executable, "-c", program, name],
+            [sys.executable, "-c", program, name, plan.vrf_driver],
             env={"PYTHONHASHSEED": seed, "PYTHONPATH": str(PACKAGE.parent), "PATH": "/usr/bin:/bin"},
             capture_output=True,
             text=True,
@@ -86,7 +90,7 @@ def test_the_same_plan_in_every_process(name: str) -> None:
         ).stdout.strip()
         for seed in ("0", "1")
     }
-    assert found == {hashlib.sha256(to_json(plan_of(name)).encode()).hexdigest()}
+    assert found == {hashlib.sha256(to_json(plan).encode()).hexdigest()}
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -161,3 +161,38 @@ def test_sessions_in_another_instance_than_their_link() -> None:
         "Calico's BGPPeer r1: 10.2.0.1 is on a link of n1's VRF sbi, and this session is one of the default instance"
     ]
     assert compiled(manifests=METALLB + "---" + CALICO.replace("ADDRESS", "10.1.0.1"))
+
+
+STRICT, LOOSE = "net.ipv4.conf.all.rp_filter: 1", "net.ipv4.conf.all.rp_filter: 2"
+BY_MARK = "net.ipv4.conf.all.src_valid_mark: 1"
+MODES = ("{mode: static, to: [10.9.0.0/24]}", "rule-lb-ip", "rule-pod-ip", "connmark", "connmark-both", "ctorigdst")
+
+
+@pytest.mark.parametrize("sysctls", [STRICT, LOOSE, f"{STRICT}, {BY_MARK}", f"{LOOSE}, {BY_MARK}"])
+@pytest.mark.parametrize("mode", MODES)
+def test_the_source_check_has_the_vrfs_own_table(mode: str, sysctls: str) -> None:
+    """What is refused without the VRF devices (test_return_path_checks) is right with them: test_node_vrfs_live."""
+    text = LAB.replace("n1: {kind: kubernetes}", f"n1: {{kind: kubernetes, sysctls: {{{sysctls}}}}}")
+    text = text.replace("returnPath: connmark", f"returnPath: {mode}")
+    assert compiled(text).node("n1").vrf_devices == ("sbi",)
+
+
+def test_the_source_check_of_a_node_that_has_not_all_its_vrfs_as_devices() -> None:
+    text = LAB.replace("vrfs: [mgmt, sbi]", "vrfs: [mgmt, sbi, oam]").replace(
+        "    cluster:", "      - {endpoints: [r1, n1], vrf: oam, ipv4: 10.3.0.0/24}\n    cluster:"
+    )
+    text = text.replace("n1: {kind: kubernetes}", f"n1: {{kind: kubernetes, sysctls: {{{STRICT}}}}}")
+    [message] = refused(text)
+    assert message.startswith("n1: net.ipv4.conf.all.rp_filter = 1 drops every request on eth2 with the return path ")
+
+
+def test_the_source_check_of_a_host_in_a_vrf_of_that_name() -> None:
+    """Hosts have no VRF devices."""
+    text = LAB.replace(
+        "    links:",
+        f"      h1: {{kind: host, gateway: r2, returnPath: connmark, sysctls: {{{STRICT}}}}}\n"
+        "      r2: {kind: router}\n    links:\n      - {endpoints: [r2, h1], vrf: mgmt}\n"
+        "      - {endpoints: [r2, h1], vrf: sbi}",
+    )
+    [message] = refused(text)
+    assert message.startswith("h1: net.ipv4.conf.all.rp_filter = 1 drops every request on eth1 with the return path ")

@@ -71,10 +71,19 @@ def test_static() -> None:
 
 
 def test_by_source() -> None:
-    made = by_source(BOTH[1], ("3.3.3.3/32",), ("192.168.0.0/16",))
-    assert made.rules == (Rule(1000, 254, destination="192.168.0.0/16"), Rule(1002, 102, source="3.3.3.3/32"))
+    made = by_source(BOTH[1], ("3.3.3.3/32",))
+    assert made.rules == (Rule(1002, 102, source="3.3.3.3/32"),)
     assert made.routes == BOTH[1].routes
     assert made.rulesets == ()
+
+
+def test_what_is_near_stays_and_comes_after_the_kernels_rule_for_vrfs() -> None:
+    made = by_source(BOTH[0], ("192.168.0.0/16",), ("192.168.0.0/16", "10.1.0.0/24"))
+    assert made.rules == (
+        Rule(1001, 254, destination="192.168.0.0/16"),
+        Rule(1001, 254, destination="10.1.0.0/24"),
+        Rule(1002, 101, source="192.168.0.0/16"),
+    )
 
 
 def test_connmark_restores_on_replies_alone() -> None:

@@ -72,7 +72,7 @@ def test_find(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("name", "hint"),
     [
         ("egde", "did you mean edge?"),
-        ("a" * 300, "choose from edge, egress, two-routers"),
+        ("a" * 300, "choose from edge, egress, node-vrfs, two-routers"),
         ("no\0name", "choose from edge, "),
     ],
 )

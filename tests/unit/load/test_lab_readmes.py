@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from testbed.load.cells import cells, row_of
+from testbed.load.cells import Cell, cells, row_of
 from testbed.load.matrix import Variants
 from testbed.load.shipped import labs_folder
+from testbed.model.matrix import Matrix
 
 Table = dict[tuple[str, str], str]
 """(first column, heading) → cell."""
@@ -50,6 +51,14 @@ def told(fields: dict[str, Any]) -> str:
     return ADDRESSES[seen["vrf"]] if isinstance(seen, dict) else seen
 
 
+def outcome(matrix: Matrix, cell: Cell) -> str:
+    """What the matrix expects in a cell, over TCP and UDP, as the tables have it."""
+    found = row_of(matrix, cell)
+    assert found
+    texts = [told(found[1].flows[flow]) for flow in ("tcp", "udp")]
+    return texts[0] if texts[0] == texts[1] else " / ".join(texts)
+
+
 @pytest.mark.parametrize(("table", "modes"), [(0, ("iptables", "nftables")), (1, ("ipvs",))])
 def test_vrf_return_path(table: int, modes: tuple[str, ...]) -> None:
     matrix = Variants(str(labs_folder() / "vrf-return-path")).matrix
@@ -60,13 +69,21 @@ def test_vrf_return_path(table: int, modes: tuple[str, ...]) -> None:
         if values["kubeProxyMode"] not in modes:
             continue
         row = next(text for text, key in ROWS.items() if key == (values["externalTrafficPolicy"], values["backend"]))
-        found = row_of(matrix, cell)
-        assert found
-        texts = [told(found[1].flows[flow]) for flow in ("tcp", "udp")]
-        text = texts[0] if texts[0] == texts[1] else " / ".join(texts)
-        assert known[row, values["returnPath"]] == text, cell.name
+        assert known[row, values["returnPath"]] == outcome(matrix, cell), cell.name
         compared += 1
     assert compared == len(known) * len(modes) == 42 * len(modes)
+
+
+@pytest.mark.parametrize(("table", "mode"), [(0, "nftables"), (1, "ipvs")])
+def test_node_vrfs(table: int, mode: str) -> None:
+    matrix = Variants(str(labs_folder() / "node-vrfs")).matrix
+    known = tables("node-vrfs")[table]
+    rows = {"pod-n1": "pod on n1", "pod-n2": "pod on n2", "host-n1": "hostNetwork on n1"}
+    chosen = [cell for cell in cells(matrix) if cell.fits({"kubeProxyMode": mode})]
+    assert len(known) == len(chosen) == 21
+    for cell in chosen:
+        values = dict(cell.values)
+        assert known[rows[values["backend"]], values["returnPath"]] == outcome(matrix, cell), cell.name
 
 
 @pytest.mark.parametrize("table", [0, 1], ids=["English", "Chinese"])

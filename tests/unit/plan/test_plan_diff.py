@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -56,6 +57,31 @@ def test_nothing() -> None:
     found = diff(Plan("a", (NODE,), (LINK,)), Plan("a", (NODE,), (LINK,)))
     assert not found
     assert describe(found) == []
+
+
+@pytest.mark.parametrize(
+    ("new", "heard"),
+    [
+        ({}, False),
+        ({"rules": ()}, False),
+        ({"rulesets": ()}, False),
+        ({"rules": (), "rulesets": ()}, False),
+        ({"rules": (), "routes": ()}, True),
+        ({"interfaces": ()}, True),
+        ({"sysctls": ()}, True),
+        ({"files": ()}, True),
+        ({"name": "r2"}, True),
+    ],
+)
+def test_what_routing_daemons_may_hear_of(new: dict[str, Any], heard: bool) -> None:
+    found = diff(Plan("a", (NODE,)), Plan("a", (replace(NODE, **new),)))
+    assert bool(found) is bool(new)
+    assert found.reaches_routing is heard
+
+
+def test_links_are_heard_of() -> None:
+    assert diff(Plan("a", (NODE,), (LINK,)), Plan("a", (NODE,))).reaches_routing
+    assert diff(Plan("a", (NODE,)), Plan("a", (NODE,), (LINK,))).reaches_routing
 
 
 def test_nodes_and_links() -> None:
