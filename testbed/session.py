@@ -139,7 +139,8 @@ def _compiled_topology(path: str, name: str, runtime: str) -> Plan:
 
     loaded = load_clab(Path(path))
     there = runtime or runtime_of(name or loaded.file.name)
-    return compile_clab(loaded, name, containers=there in CONTAINER_RUNTIMES)
+    binds = there == ContainerlabRuntime.name
+    return compile_clab(loaded, name, containers=there in CONTAINER_RUNTIMES, binds=binds)
 
 
 def vrf_driver_of(lab: Lab, name: str, wanted: str = "") -> VrfDriver:
@@ -316,7 +317,8 @@ class Session:
 
     def _refuse_without_containers(self, plan: Plan) -> None:
         if plan.cluster and self.runtime.name != "docker":
-            problem = f"kind makes clusters of containers, and the runtime is {self.runtime.name}"
+            nodes = ", ".join(node.name for node in plan.cluster.nodes)
+            problem = f"kind makes {nodes} on the docker runtime only, and the runtime is {self.runtime.name}"
             hint = "use --runtime docker, or provider: embedded in the lab file"
             raise InputError([Problem(f"lab {self.name}, cluster.provider: {problem}", hint=hint)])
 
@@ -430,7 +432,7 @@ class Session:
         if process and process not in state.processes:
             raise NoSuchNodeError(f"{state.name} runs no {process!r} ({_hint(process, state.processes)})")
         if any(node.image for node in self.stored().nodes if node.name == state.name):
-            container = f"{self.name}-{state.name}"
+            container = engine.of_lab(self.name)[state.name].name
             raise NoSuchNodeError(
                 f"{state.name} runs an image of its own: `docker logs {container}` has what it prints"
             )

@@ -38,17 +38,17 @@ NOTES = (
 )
 
 
-def compile_clab(loaded: LoadedClab, name: str = "", *, containers: bool = False) -> plan.Plan:
+def compile_clab(loaded: LoadedClab, name: str = "", *, containers: bool = False, binds: bool = False) -> plan.Plan:
     """The Plan of a topology.
 
     Args:
         name: under which it runs; the topology's own when empty.
-        containers: for a runtime that runs images.
+        containers: for a runtime that runs images. binds: for one that gives them their files by SOURCE:TARGET.
 
     Raises:
         InputError: with every problem that was found.
     """
-    return _Compiler(loaded, containers=containers).whole(name)
+    return _Compiler(loaded, containers=containers, binds=binds).whole(name)
 
 
 @dataclass
@@ -60,9 +60,10 @@ class _Made:
 
 
 class _Compiler:
-    def __init__(self, loaded: LoadedClab, *, containers: bool) -> None:
+    def __init__(self, loaded: LoadedClab, *, containers: bool, binds: bool) -> None:
         self.loaded = loaded
         self.containers = containers
+        self.binds = binds
         self.keys = KeyCheck()
         self.problems: list[Problem] = []
         self.images = Images(loaded, self.keys, containers)
@@ -175,6 +176,8 @@ class _Compiler:
             hint = "every node has a network of its own"
             message = f"network-mode {mode!r} is not supported"
             self.keys.refuse(node.name, message, node.settings.at("network_mode"), hint)
+        if self.binds:
+            self._refuse_colons(node)
         env = self._env(node)
         words_of = magic(self.loaded.file.name, node.name, self.loaded.path.parent)
         lines = commands(node, words_of, env, [entry.name for entry in interfaces], self.keys)
@@ -193,6 +196,12 @@ class _Compiler:
         config = bound.get(clab_frr.CONFIG)
         text = config.content if config and isinstance(config.content, str) else ""
         return _Made(self.images.with_image(made, node, bound, env), stated_addresses(lines, text))
+
+    def _refuse_colons(self, node: ClabNode) -> None:
+        for path in (*(file.path for file in node.files), *node.directories):
+            if ":" in path:
+                message = f"{path} has a colon, which containerlab takes for the end of a path"
+                self.keys.refuse(node.name, message, node.bind_at(path), "rename it, or use --runtime docker")
 
     def _bridge(self, node: ClabNode, interfaces: tuple[plan.Interface, ...]) -> _Made:
         """A bridge that is a node of its own: a switch."""

@@ -95,28 +95,20 @@ class Images:
         try:
             daemons = clab_frr.started(text)
         except clab_frr.DaemonsError as error:
-            bind = dict(node.settings.items("binds")).get(self._bind_of(node, clab_frr.LIST))
-            position = bind or node.settings.at("binds")  # it may be in a folder that is bound
-            self.keys.refuse(node.name, f"{clab_frr.LIST}, line {error.line}: {error}", position)
+            self.keys.refuse(node.name, f"{clab_frr.LIST}, line {error.line}: {error}", node.bind_at(clab_frr.LIST))
             return made
         programs = clab_frr.processes(daemons, [*bound])
-        own = [] if self.containers else clab_frr.files(bound, daemons)
-        tools = Program() if self.containers else self._program(node, Wanted(node.settings.one("image"), _IDLE))
+        if self.containers:
+            started = tuple(replace(program, configure=(), by_image=True) for program in programs)
+            return replace(made, kind="router", processes=started)
+        tools = self._program(node, Wanted(node.settings.one("image"), _IDLE))
         return replace(
             made,
             kind="router",
             directories=(*frr.DIRECTORIES, *tools.directories, *made.directories),
-            files=(*tools.files, *own, *made.files),
-            processes=tuple(
-                replace(program, configure=(), by_image=True)
-                if self.containers
-                else replace(program, env=tuple(env.items()))
-                for program in programs
-            ),
+            files=(*tools.files, *clab_frr.files(bound, daemons), *made.files),
+            processes=tuple(replace(program, env=tuple(env.items())) for program in programs),
         )
-
-    def _bind_of(self, node: ClabNode, target: str) -> str:
-        return next((text for text, _ in node.settings.items("binds") if text.split(":")[1:2] == [target]), "")
 
     def _host(self, made: plan.Node, node: ClabNode, entry: Image, env: Mapping[str, str]) -> plan.Node:
         """A host on the netns runtime: the catalogue's program, or none where the image only opens a shell."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from testbed import plan
-from testbed.compile import clab_frr, frr
+from testbed.compile import clab_frr
 from testbed.errors import Problem
 from testbed.load.explain import suggest
 from testbed.model.images import Catalogue, normalise
@@ -44,7 +44,7 @@ def with_router_image(
     made = replace(
         node,
         image=model.image,
-        directories=frr.DIRECTORIES,
+        directories=(),  # the image has those of its FRR
         files=tuple(files),
         processes=tuple(replace(process, files=(), by_image=True) for process in node.processes),
     )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from testbed.plan import Endpoint, Link, Plan
@@ -18,6 +18,7 @@ from testbed.plan import Endpoint, Link, Plan
 PREFIX = "clab"  # containerlab's own default: containers are called clab-LAB-NODE
 KIND = "linux"
 MTU = 1500  # bytes, the kernel's for a veth; containerlab's would be 9500
+_LEFT_OUT = ("entrypoint", "cmd", "env", "tmpfs", "binds")  # where they are empty
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,19 +26,22 @@ class Container:
     """A node that is on no network but its links.
 
     Args:
-        argv: what it runs. binds: "HOST:CONTAINER[:ro]". tmpfs: path → mount options.
+        entrypoint, cmd: what it runs; () for what its image runs. env: is added to that of the image.
+        binds: "HOST:CONTAINER[:ro]". tmpfs: path → mount options.
         capabilities: besides those that the engine gives by itself.
     """
 
     image: str
-    argv: Sequence[str]
     hostname: str
     labels: Mapping[str, str]
     sysctls: Mapping[str, str]
-    binds: Sequence[str]
-    tmpfs: Mapping[str, str]
     capabilities: Sequence[str]
     security: Sequence[str]
+    entrypoint: Sequence[str] = ()
+    cmd: Sequence[str] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    binds: Sequence[str] = ()
+    tmpfs: Mapping[str, str] = field(default_factory=dict)
 
 
 def container_name(lab: str, node: str) -> str:
@@ -97,11 +101,13 @@ def _nodes(nodes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def _container(container: Container) -> dict[str, Any]:
-    return {
+    made = {
         "image": container.image,
-        "image-pull-policy": "Never",
+        "image-pull-policy": "Never",  # it is there, whoever brought it
         "hostname": container.hostname,
-        "cmd": shlex.join(container.argv),
+        "entrypoint": shlex.join(container.entrypoint),
+        "cmd": shlex.join(container.cmd),
+        "env": dict(container.env),
         "network-mode": "none",
         "restart-policy": "no",
         "privileged": False,
@@ -112,6 +118,7 @@ def _container(container: Container) -> dict[str, Any]:
         "binds": list(container.binds),
         "labels": dict(container.labels),
     }
+    return {key: value for key, value in made.items() if value or key not in _LEFT_OUT}
 
 
 def _link(link: Link, mtu: int) -> dict[str, Any]:

@@ -54,6 +54,12 @@ class ClabNode:
     env: Mapping[str, str] = field(default_factory=dict)
     there_already: tuple[str, ...] = ()
 
+    def bind_at(self, path: str) -> Position | None:
+        """Where the bind stands that a file or directory of the node came by."""
+        found = [(_target(text), position) for text, position in self.settings.items("binds")]
+        above = [entry for entry in found if PurePosixPath(path).is_relative_to(entry[0])]
+        return max(above, key=lambda entry: len(entry[0]))[1] if above else self.settings.at("binds")
+
 
 @dataclass(frozen=True)
 class LoadedClab:
@@ -126,6 +132,12 @@ def _images(path: Path) -> Catalogue:
     return catalogue(load_images(read_text(beside), str(beside)) if beside.is_file() else ())
 
 
+def _target(bind: str) -> str:
+    """The path in the node of SOURCE:TARGET[:OPTIONS] (types/bind.go)."""
+    parts = bind.split(":")
+    return os.path.normpath(parts[1]) if len(parts) > 1 else ""
+
+
 def magic(lab: str, node: str, folder: Path) -> Mapping[str, str]:
     """The magic variables of binds and exec lines (core/config.go: magicVarReplacer)."""
     directory = folder.resolve() / f"clab-{lab}"
@@ -175,9 +187,9 @@ class _Reader:
         )
 
     def _bind(self, name: str, text: str, position: Position | None) -> tuple[str, str] | None:
-        """(source, target) of SOURCE:TARGET[:OPTIONS] (types/bind.go)."""
+        """(source, target) of a bind."""
         parts = text.split(":")
-        target = os.path.normpath(parts[1]) if len(parts) > 1 else ""
+        target = _target(text)
         if len(parts) not in (2, 3) or not parts[0]:
             problem, hint = f"{text!r} is no bind", "write SOURCE:TARGET or SOURCE:TARGET:ro"
         elif not target.startswith("/") or target == "/":

@@ -31,6 +31,7 @@ LABEL = "testbed.appliance"
 MOUNTED = ("/etc/hosts", "/etc/hostname", "/etc/resolv.conf")
 SYSCTLS = "/proc/sys/net"
 FIRST = 1  # the number of a container's first process, in the container
+Owners = Mapping[str, tuple[int, int]]  # user → (user id, group id)
 
 
 def create(client: DockerClient, node: Node, **settings: Any) -> str:
@@ -45,36 +46,40 @@ def create(client: DockerClient, node: Node, **settings: Any) -> str:
     Raises:
         UnsupportedError: there is no such image, and it cannot be pulled.
     """
-    import docker
-
-    def made() -> str:
-        container = client.containers.create(
-            node.image,
-            command=list(node.cmd) or None,
-            entrypoint=list(node.entrypoint) or None,
-            environment=dict(node.env),
-            tty=True,  # an image that only opens a shell goes on running, as with containerlab
-            stdin_open=True,
-            **settings,
-        )
-        return str(container.id)
-
-    try:
-        return made()
-    except docker.errors.ImageNotFound:
-        _pull(client, node)
-        return made()
+    provide_image(client, node)
+    container = client.containers.create(
+        node.image,
+        command=list(node.cmd) or None,
+        entrypoint=list(node.entrypoint) or None,
+        environment=dict(node.env),
+        tty=True,  # an image that only opens a shell goes on running, as with containerlab
+        stdin_open=True,
+        **settings,
+    )
+    return str(container.id)
 
 
-def _pull(client: DockerClient, node: Node) -> None:
+def provide_image(client: DockerClient, node: Node) -> None:
+    """Have the engine pull a node's image where it is missing. Raises UnsupportedError when it cannot be had."""
     import docker
 
     try:
-        client.images.pull(node.image)
+        if not _has(client, node.image):
+            client.images.pull(node.image)
     except docker.errors.DockerException as error:
         reason = getattr(error, "explanation", "") or error
         message = f"{node.name}: the image {node.image} is not on the Docker engine and cannot be pulled: {reason}"
         raise UnsupportedError(f"{message} (`docker load` or `docker pull` brings it there)") from None
+
+
+def _has(client: DockerClient, image: str) -> bool:
+    import docker
+
+    try:
+        client.images.get(image)
+    except docker.errors.ImageNotFound:
+        return False
+    return True
 
 
 def fill(client: DockerClient, container: str, node: Node, contents: Mapping[tuple[str, str], str]) -> None:
@@ -82,20 +87,20 @@ def fill(client: DockerClient, container: str, node: Node, contents: Mapping[tup
     import docker
 
     request = file_request(node, contents)
-    owners = _owners(client, container)
+    users = owners(client, container)
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path, owner in request["directories"]:
             entry = tarfile.TarInfo(path.lstrip("/"))
             entry.type, entry.mode = tarfile.DIRTYPE, 0o755
-            entry.uid, entry.gid = owners.get(owner, (0, 0))
+            entry.uid, entry.gid = users.get(owner, (0, 0))
             archive.addfile(entry)
         for file in request["files"]:
             if file["path"] not in MOUNTED:
                 content = file["content"].encode()
                 entry = tarfile.TarInfo(file["path"].lstrip("/"))
                 entry.size, entry.mode = len(content), file["mode"]
-                entry.uid, entry.gid = owners.get(file["owner"], (0, 0))
+                entry.uid, entry.gid = users.get(file["owner"], (0, 0))
                 archive.addfile(entry, io.BytesIO(content))
     try:
         client.api.put_archive(container, "/", buffer.getvalue())
@@ -113,8 +118,8 @@ def start(client: DockerClient, container: str, node: Node) -> None:
         raise DeployError(f"{node.name}: its image {node.image} cannot be run: {error.explanation}") from None
 
 
-def _owners(client: DockerClient, container: str) -> dict[str, tuple[int, int]]:
-    """User → (user id, group id), as the image's /etc/passwd has them."""
+def owners(client: DockerClient, container: str) -> Owners:
+    """The users of a container, as its /etc/passwd has them."""
     import docker
 
     try:

@@ -150,7 +150,7 @@ class Containers(Supervised):
         there = self._ours([self._container_name(node.name) for node in own])
         if missing := [node for node in own if node.name not in there]:
             with self._asked_for(missing):
-                self._make(missing, plan)
+                self._make(missing, contents, plan)
             there = engine.of_lab(self.lab)
         self._each(own, lambda node: self._run(node, there.get(node.name), contents))
         by_parent: dict[str, list[Node]] = {}
@@ -160,7 +160,7 @@ class Containers(Supervised):
         self._each(list(by_parent), lambda parent: self._create_pods(parent, by_parent[parent], contents))
 
     @abstractmethod
-    def _make(self, nodes: Sequence[Node], plan: Plan) -> None:
+    def _make(self, nodes: Sequence[Node], contents: Mapping[tuple[str, str], str], plan: Plan) -> None:
         """Make containers for nodes of a Plan that have none; they need not run yet."""
 
     @abstractmethod
@@ -170,6 +170,10 @@ class Containers(Supervised):
     @abstractmethod
     def _provide(self, container: str) -> None:
         """Put into a container, which does not run, what its first process needs."""
+
+    @abstractmethod
+    def _fill(self, node: Node, container: str, contents: Mapping[tuple[str, str], str]) -> None:
+        """Put the files of a node into its container of its own image, which does not run."""
 
     def _create_pods(self, parent: str, pods: Sequence[Node], contents: Mapping[tuple[str, str], str]) -> None:
         self._supervisor(parent)[1].ask("create", nodes=[node_request(pod, contents) for pod in pods])
@@ -226,33 +230,39 @@ class Containers(Supervised):
         if there is None:
             raise DeployError(f"{node.name}: its container is gone")
         self._forget(node.name)  # whoever was known under that name has ended
+        self._start(node, there, contents)
         if node.image:
-            self._run_appliance(node, there, contents)
+            self._adopt_appliance(node, there, contents)
             return
-        if there.state != "running":
-            self._start(there)
         pid, supervisor = self._connected(node.name, there.id)
         if not until(lambda: supervisor.connect() or not Path(f"/proc/{pid}").exists(), Deadline(START)):
             raise DeployError(f"{node.name}: its container runs, but its supervisor does not answer")
         if not supervisor.connect():
-            raise DeployError(f"{node.name}: its container has ended: {self._last_words(there.id)}")
+            raise self._ended(node, there)
         supervisor.ask("adopt", **node_request(node, contents))
         self._places[node.name] = node.name
 
-    def _run_appliance(self, node: Node, there: Container, contents: Mapping[tuple[str, str], str]) -> None:
+    def _adopt_appliance(self, node: Node, there: Container, contents: Mapping[tuple[str, str], str]) -> None:
         """Have a container of the node's own image run it."""
-        if there.state != "running":
-            appliance.fill(self._docker, there.id, node, contents)
-            appliance.start(self._docker, there.id, node)
         try:
             self._connected(node.name, there.id)[1].ask("adopt", **node_request(node, contents))
         except (NoSuchLabError, NoSuchNodeError):
-            raise DeployError(f"{node.name}: its container has ended: {self._last_words(there.id)}") from None
+            raise self._ended(node, there) from None
         self._places[node.name] = node.name
 
-    def _start(self, container: Container) -> None:
-        self._provide(container.id)
-        self._docker.api.start(container.id)
+    def _start(self, node: Node, there: Container, contents: Mapping[tuple[str, str], str]) -> None:
+        """Start the container of a node, unless it runs."""
+        if there.state == "running":
+            return
+        if node.image:
+            self._fill(node, there.id, contents)
+            appliance.start(self._docker, there.id, node)
+        else:
+            self._provide(there.id)
+            self._docker.api.start(there.id)
+
+    def _ended(self, node: Node, container: Container) -> DeployError:
+        return DeployError(f"{node.name}: its container has ended: {self._last_words(container.id)}")
 
     def _command(self, node: str) -> list[str]:
         return ["python3", "-I", "-S", f"{PROGRAM}/supervisor.py", f"{self.lab}/{node}", SOCKETS, "--container"]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from testbed.plan import Node, Plan
@@ -25,7 +25,12 @@ class DockerRuntime(Containers):
     def _container_name(self, node: str) -> str:
         return f"{self.lab}-{node}"
 
-    def _make(self, nodes: Sequence[Node], plan: Plan) -> None:  # noqa: ARG002 - links are made later
+    def _make(
+        self,
+        nodes: Sequence[Node],
+        contents: Mapping[tuple[str, str], str],  # noqa: ARG002 - they are put in before a container starts
+        plan: Plan,  # noqa: ARG002 - links are made later
+    ) -> None:
         self._each(nodes, self._create)
 
     def _create(self, node: Node) -> None:
@@ -49,6 +54,9 @@ class DockerRuntime(Containers):
 
     def _provide(self, container: str) -> None:
         self._docker.api.put_archive(container, "/", _archive(f"{PROGRAM}/supervisor.py", SUPERVISOR.read_bytes()))
+
+    def _fill(self, node: Node, container: str, contents: Mapping[tuple[str, str], str]) -> None:
+        appliance.fill(self._docker, container, node, contents)
 
 
 def _archive(path: str, content: bytes) -> bytes:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from testbed.errors import CommandError
 from testbed.session import Session
 from testbed.wait import Deadline, until
 
+EXAMPLES = "TESTBED_CLAB_EXAMPLES"
 CONVERGED = 60.0  # seconds routing protocols have: OSPF's timers alone may take a good part of it
 
 
@@ -47,6 +50,14 @@ def await_reached(lab: Session, node: str, address: str) -> None:
         return True
 
     assert until(reached, Deadline(CONVERGED)), f"{node} does not reach {address}"
+
+
+def checkout(request: pytest.FixtureRequest) -> Path:
+    """Where containerlab's own examples are; the test is not run where nobody says it."""
+    named = request.config.getoption("--clab-examples") or os.environ.get(EXAMPLES, "")
+    if not named:
+        pytest.skip(f"not run: no checkout of containerlab is named (--clab-examples FOLDER, or {EXAMPLES})")
+    return Path(named)
 
 
 def linux_only(checkout: Path) -> list[Path]:

@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 from conftest import EDGE, TWO_ROUTERS
+from e2e_images import topology_file
 
 from testbed.errors import CommandError, UnsupportedError
 from testbed.export import clab_topology
 from testbed.export import containerlab as export
 from testbed.pytest_plugin.capabilities import not_run
-from testbed.runtime import clab, engine
+from testbed.runtime import clab, clab_files, engine
 from testbed.runtime.containerlab import ContainerlabRuntime
 from testbed.session import compiled
 
@@ -43,6 +44,20 @@ def test_the_topology_of_a_lab(lab, tmp_path):
     clab.validate(runtime.topology, engine.address())
     runtime.topology.write_text(runtime.topology.read_text().replace("  nodes:", "  nodez:", 1))
     with pytest.raises(CommandError, match="nodez"):
+        clab.validate(runtime.topology, engine.address())
+
+
+def test_the_topology_of_nodes_of_their_own_images(tmp_path):
+    plan = compiled(topology_file(tmp_path, ("own/box:1", "own/frr:1")), "valid", runtime="containerlab")
+    runtime = ContainerlabRuntime("valid")
+    runtime.directory, runtime.topology = tmp_path, tmp_path / "valid.clab.yml"
+    (tmp_path / "supervisor.py").touch()  # it is looked for, as what is bound is
+    for node in plan.nodes:
+        clab_files.write(tmp_path / "files" / node.name, node, {}, {})
+    runtime.write_topology(plan, export.links_between(plan))
+    clab.validate(runtime.topology, engine.address())
+    (tmp_path / "files/R1/0").unlink()
+    with pytest.raises(CommandError, match="files/R1/0"):
         clab.validate(runtime.topology, engine.address())
 
 

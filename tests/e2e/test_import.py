@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from pathlib import Path
 import pytest
 from clab_topology import TOPOLOGY, written
 from conftest import own_name, running
-from e2e_clab import CONVERGED, await_reached, await_routes, kernel_routes, linux_only, run
+from e2e_clab import CONVERGED, await_reached, await_routes, checkout, kernel_routes, linux_only, run
 
 from testbed.errors import CommandError, InputError, Problem
 from testbed.events import Event, Told
@@ -20,7 +19,6 @@ from testbed.session import Session, compiled
 from testbed.wait import Deadline, until
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns")]
-EXAMPLES = "TESTBED_CLAB_EXAMPLES"
 
 
 @pytest.fixture(scope="module")
@@ -140,8 +138,8 @@ def example(path: str, name: str) -> Plan:
 
 def test_containerlabs_frr_example(request: pytest.FixtureRequest) -> None:
     """lab-examples/frr01: three FRR routers with OSPF, three hosts with exec lines."""
-    checkout = _checkout(request)
-    with running(example(str(checkout / "lab-examples/frr01/frr01.clab.yml"), "frr01")) as lab:
+    examples = checkout(request)
+    with running(example(str(examples / "lab-examples/frr01/frr01.clab.yml"), "frr01")) as lab:
         for number in (1, 2, 3):
             others = {f"192.168.1{other}.0/24" for other in (1, 2, 3) if other != number}
             await_routes(lab, f"router{number}", others, seconds=120.0)  # OSPF waits 40 s before it elects (RFC 2328)
@@ -154,8 +152,8 @@ def test_containerlabs_frr_example(request: pytest.FixtureRequest) -> None:
 
 def test_containerlabs_topologies_of_linux_nodes(request: pytest.FixtureRequest) -> None:
     """Every topology of linux nodes in the checkout comes up, or is refused with file and line."""
-    checkout = _checkout(request)
-    files = linux_only(checkout)
+    examples = checkout(request)
+    files = linux_only(examples)
     assert files
     for number, path in enumerate(files):
         problems = _problems(path, f"clab{number}")
@@ -171,10 +169,3 @@ def _problems(path: Path, name: str) -> Sequence[Problem]:
     with running(plan) as lab:
         assert not lab.status().problems, path
     return ()
-
-
-def _checkout(request: pytest.FixtureRequest) -> Path:
-    named = request.config.getoption("--clab-examples") or os.environ.get(EXAMPLES, "")
-    if not named:
-        pytest.skip(f"not run: no checkout of containerlab is named (--clab-examples FOLDER, or {EXAMPLES})")
-    return Path(named)

@@ -62,6 +62,21 @@ def test_an_image_beside_the_topology_is_known(tmp_path: Path) -> None:
     assert [process.argv for process in plan_of(file).node("a").processes] == [("/usr/bin/sleep", "9")]
 
 
+def test_a_path_with_a_colon_is_refused_where_files_are_bound(tmp_path: Path) -> None:
+    (tmp_path / "share").mkdir()
+    (tmp_path / "share/a:b").touch()
+    file = tmp_path / "own.clab.yml"
+    text = "name: own\ntopology:\n  nodes:\n    a:\n      kind: linux\n      image: alpine\n"
+    file.write_text(f"{text}      binds:\n        - own.clab.yml:/srv/own\n        - share/:/srv/share/:ro\n")
+    loaded = load_clab(file, {})
+    assert "/srv/share/a:b" in [entry.path for entry in compile_clab(loaded, containers=True).node("a").files]
+    with pytest.raises(InputError) as caught:
+        compile_clab(loaded, containers=True, binds=True)
+    [problem] = caught.value.problems
+    assert problem.message == "a: /srv/share/a:b has a colon, which containerlab takes for the end of a path"
+    assert (problem.position and problem.position.line, problem.hint) == (9, "rename it, or use --runtime docker")
+
+
 def test_an_unknown_image_is_a_host_of_its_own_on_a_container_runtime(tmp_path: Path) -> None:
     file = tmp_path / "own.clab.yml"
     file.write_text(

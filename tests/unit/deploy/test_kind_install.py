@@ -18,6 +18,7 @@ from testbed.errors import InputError, UnsupportedError
 from testbed.load.lab import load
 from testbed.plan import KubeObject, Plan
 from testbed.runtime import kind_tool
+from testbed.session import Session
 
 SITE = Path(__file__).resolve().parents[2] / "golden" / "export" / "site"
 
@@ -30,6 +31,18 @@ def kind_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
 def plan_of(lab: str | Path = SITE) -> Plan:
     loaded = load(str(lab))
     return compile_lab(loaded.lab, loaded.manifests, loaded.images)
+
+
+@pytest.mark.parametrize("runtime", ["netns", "containerlab"])
+def test_on_other_runtimes_the_nodes_that_kind_makes_are_refused_by_name(runtime: str) -> None:
+    plan = plan_of()
+    assert plan.cluster
+    nodes = ", ".join(node.name for node in plan.cluster.nodes)
+    with pytest.raises(
+        InputError, match=rf"kind makes {nodes} on the docker runtime only, and the runtime is {runtime}"
+    ):
+        Session("elsewhere", runtime)._refuse_without_containers(plan)
+    Session("elsewhere", "docker")._refuse_without_containers(plan)
 
 
 def with_object(plan: Plan, item: dict[str, Any]) -> Plan:

@@ -23,7 +23,9 @@ from testbed.plan import (
 
 GOLDEN = Path(__file__).resolve().parents[2] / "golden" / "export" / "containerlab-runtime"
 PROGRAMS = Path(testbed.__file__).parent / "programs"
-CONTAINER = export.Container("image", ["run", "a b"], "h", {"l": "1"}, {"s": "2"}, ["/a:/b:ro"], {"/t": "x"}, ["C"], [])
+CONTAINER = export.Container(
+    "image", "h", {"l": "1"}, {"s": "2"}, ["C"], [], cmd=["run", "a b"], binds=["/a:/b:ro"], tmpfs={"/t": "x"}
+)
 
 
 def links(*pairs: str, plan: Plan) -> list[dict[str, object]]:
@@ -79,7 +81,7 @@ def test_links_to_pods_are_not_containerlabs() -> None:
 
 def test_what_containerlab_would_expand_is_escaped() -> None:
     """It takes the file for a template first, and then expands variables."""
-    given = dataclasses.replace(CONTAINER, argv=["run", "${HOME} {{ x }}"])
+    given = dataclasses.replace(CONTAINER, cmd=["run", "${HOME} {{ x }}"])
     text = export.topology("lab", {"a": given}, [], Plan("lab", nodes=(Node("a", "host"),)))
     assert "$${HOME}" in text
     assert "{{ x" not in text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,8 +15,8 @@ from docker_engine import FakeEngine
 from testbed import run
 from testbed.errors import CommandError, DeployError, UnsupportedError
 from testbed.export.containerlab import links_between
-from testbed.plan import Endpoint, Interface, Link, Node, Plan
-from testbed.runtime import clab, lock
+from testbed.plan import Endpoint, File, Interface, Link, Node, Plan, SecretRef
+from testbed.runtime import clab, clab_files, lock
 from testbed.runtime.containerlab import ContainerlabRuntime
 from testbed.wait import Deadline
 
@@ -212,7 +214,7 @@ def deployed(state: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def made(runtime: ContainerlabRuntime, plan: Plan, new: set[str]) -> None:
-    runtime._make([node for node in plan.nodes if node.name in new], plan)
+    runtime._make([node for node in plan.nodes if node.name in new], {}, plan)
 
 
 def test_a_new_lab_is_made_whole(fake_engine: FakeEngine, deployed: list[str]) -> None:
@@ -259,6 +261,73 @@ def test_what_a_container_is(fake_engine: FakeEngine, deployed: list[str], golde
     made(runtime, plan_of("h1"), {"r1", "h1"})
     folder = Path(__file__).resolve().parents[2] / "golden" / "export" / "containerlab-runtime"
     golden(folder / "runtime.clab.yml", deployed[0].replace(str(runtime.directory), "{lab's folder}"))
+
+
+def test_what_a_container_of_an_image_of_its_own_is(state: Path, golden: Callable[[Path, str], None]) -> None:
+    """Beside one that is not; what containerlab would expand is said so that it does not."""
+    own = Node(
+        "r1",
+        "router",
+        hostname="core",
+        interfaces=(Interface("eth1"),),
+        sysctls=(("net/ipv4/conf/all/rp_filter", "2"), ("net/ipv4/conf/eth1/rp_filter", "1")),
+        files=(File("/etc/hosts", "127.0.0.1 localhost\n"), File("/etc/frr/frr.conf", "!\n", 0o640, "frr")),
+        directories=(("/etc/frr", "frr"), ("/srv/empty", "root"), ("/srv", "root")),
+        image="frrouting/frr:10.5",
+        entrypoint=("sh", "-c"),
+        cmd=('echo "$HOME" {{ x }}',),
+        env=(("COLOUR", "$RED"), ("LEVEL", "1")),
+    )
+    other = Node("h1", "host", interfaces=(Interface("eth0"),))
+    plan = Plan("edge", nodes=(own, other), links=(Link(Endpoint("r1", "eth1"), Endpoint("h1", "eth0")),))
+    runtime = ContainerlabRuntime("edge")
+    (state / "edge").mkdir()
+    runtime.write_topology(plan, plan.links)
+    folder = Path(__file__).resolve().parents[2] / "golden" / "export" / "containerlab-runtime"
+    golden(folder / "images.clab.yml", runtime.topology.read_text().replace(str(runtime.directory), "{lab's folder}"))
+
+
+def test_files_are_written_where_they_are_bound_from(tmp_path: Path) -> None:
+    folder, me = tmp_path / "files/r1", (os.getuid(), os.getgid())
+    node = Node(
+        "r1",
+        "router",
+        files=(
+            File("/etc/resolv.conf", "the engine has it\n"),
+            File("/etc/frr/frr.conf", "!\n", 0o640, "frr"),
+            File("/etc/frr/key", SecretRef("key", "private"), 0o600),
+        ),
+        directories=(("/etc/frr", "frr"), ("/var/log/empty", "frr")),
+    )
+    owners = {"frr": me, "root": me}
+    for _ in range(2):  # what is there of an earlier time goes
+        clab_files.write(folder, node, {("r1", "/etc/frr/key"): "secret"}, owners)
+        bound = {
+            target: Path(place) for place, _, target in (text.partition(":") for text in clab_files.binds(folder, node))
+        }
+        assert list(bound) == ["/var/log/empty", "/etc/frr/frr.conf", "/etc/frr/key"]
+        assert sorted(folder.iterdir()) == sorted(bound.values())
+        assert [stat.filemode(place.stat().st_mode) for place in bound.values()] == [
+            "drwxr-xr-x",
+            "-rw-r-----",
+            "-rw-------",
+        ]
+        assert (bound["/etc/frr/frr.conf"].read_text(), bound["/etc/frr/key"].read_text()) == ("!\n", "secret")
+        (bound["/var/log/empty"] / "written by the node").touch()
+
+
+@pytest.mark.parametrize(
+    ("files", "directories", "needed"),
+    [
+        ((File("/etc/hosts", "", owner="frr"), File("/etc/x", "")), (("/srv", "root"),), False),
+        ((File("/etc/x", "", owner="frr"),), (), True),
+        ((), (("/srv", "frr"),), True),
+    ],
+)
+def test_whether_an_image_must_be_asked_for_its_users(
+    files: tuple[File, ...], directories: tuple[tuple[str, str], ...], needed: bool
+) -> None:
+    assert clab_files.need_owners(Node("a", "host", files=files, directories=directories)) is needed
 
 
 def test_an_engine_that_is_gone_keeps_the_folder(state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
