@@ -14,8 +14,6 @@ from testbed.report.matrix import wrong
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns", "vrf")]
 
 LAB = str(LABS / "node-vrfs")
-NEEDS_IPVS = pytest.mark.testbed_needs("ipvs", "ipset", "dummy")
-MODES = ["nftables", pytest.param("ipvs", marks=NEEDS_IPVS)]
 
 
 @pytest.fixture(scope="module")
@@ -24,9 +22,8 @@ def lab() -> Iterator[Changing]:
         yield found
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_every_cell(lab, mode):
-    results = lab.run(kubeProxyMode=mode)
+def test_every_cell(lab):
+    results = lab.run()
     assert len(results) == 3 * 7
     assert [cell.not_run for cell in results if cell.not_run] == []
     assert all(len(cell.verdicts) == 2 for cell in results)
@@ -38,7 +35,7 @@ def test_every_cell(lab, mode):
 @pytest.mark.parametrize("mode", ["rule-pod-ip", "connmark"])
 def test_request_and_reply_take_the_vrf(lab, mode):
     """Seen on both uplinks; and with a blackhole for a default route in the default instance it still works."""
-    lab.enter(kubeProxyMode="nftables", backend="pod-n1", returnPath=mode)
+    lab.enter(backend="pod-n1", returnPath=mode)
     enslaved = json.loads(lab.node("n1", "ip", "-json", "link", "show", "vrf", "vrf2"))
     assert [entry["ifname"] for entry in enslaved] == ["eth1"]
     with capture(lab.session, "n1", "eth0") as first, capture(lab.session, "n1", "eth1") as second:
@@ -64,7 +61,7 @@ CHECKED = [
 @pytest.mark.parametrize(("mode", "backend"), CHECKED)
 def test_the_source_check_lets_all_pass(lab, mode, backend):
     """Without VRF devices some of these combinations drop packets (test_vrf_return_path) and are refused."""
-    lab.enter(kubeProxyMode="nftables", backend=backend, returnPath=mode)
+    lab.enter(backend=backend, returnPath=mode)
     assert lab.outcomes() == ANSWERED
     for check, valid_mark in ((1, 0), (1, 1), (2, 1)):
         with checking(lab, "n1", check, valid_mark):
