@@ -214,13 +214,21 @@ def faults(status: Status) -> tuple[Fault, ...]:
         for link in node.interfaces:
             if link.state != "up":
                 kind = "carrier" if link.state == "no carrier" else "interface"  # the other end is what is down
-                found.append(Fault(kind, node.name, link.vrf, f"{node.name}: {link.name} is {link.state}"))
+                text = f"{node.name}: {link.name} is {link.state}"
+                found.append(Fault(kind, node.name, link.vrf, text, interface=link.name))
         ended = [process.name for process in node.processes if not process.running]
         found += [Fault("process", node.name, None, f"{node.name}: {name} has ended") for name in ended]
     for session, state in status.sessions:
         if not state.established:
             found.append(Fault("session", session.node, session.vrf, describe_session(session, state)))
     return tuple(found)
+
+
+def _failed(verdict: Verdict) -> tuple[bool, str]:
+    """Whether a flow calls for an explanation, and what is wrong with its answer."""
+    if verdict.answer.outcome != "ok":
+        return True, verdict.answer.detail
+    return not verdict.passed, "; ".join(verdict.reasons)
 
 
 class Session:
@@ -559,7 +567,7 @@ class Session:
             self.runtime,
             plan,
             lambda flow, mark: probes.ask(flow, self.runtime, secrets, mark),
-            lambda verdict: (not verdict.passed or verdict.answer.outcome != "ok", verdict.answer.detail),
+            _failed,
             lambda: faults(take(plan, self.runtime)),
         )
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from testbed.trace.case import Case, cause, silence
+from testbed.trace import stopped
+from testbed.trace.case import Case, cause, unresolved
 from testbed.trace.evidence import Cause, HopFacts
 from testbed.trace.walk import Hop
 
@@ -14,9 +15,19 @@ def nothing_sent(case: Case) -> Cause | None:
     if case.scene and case.scene.denied:
         chain, rule = case.scene.denied
         return Cause("policy", source, None, f"{source} dropped the request itself, in chain {chain}: {rule}")
-    asked = [entry for entry in case.walk.solicitations if entry.node == source and not entry.answered]
+    if discard := stopped.discarded(case):
+        return discard
+    if missing := stopped.next_hop_faulty(case):
+        return missing
+    asked = [entry.target for entry in case.walk.solicitations if entry.node == source and not entry.answered]
+    hop = case.scene.next_hop if case.scene else None
+    asked += [hop.address] if hop and hop.unanswered else []
     if asked:
-        return Cause("unresolved", source, None, f"{source} sent nothing: {silence(case, asked[0].target)}")
+        return unresolved(case, f"{source} sent nothing", source, None, asked[0])
+    if case.scene and case.scene.route and case.scene.route.error:
+        lacks = [fault.text for fault in case.context.faults if (fault.kind, fault.node) == ("route", source)]
+        sentence = f"{source} sent nothing: it has no route to {case.scene.destination}"
+        return Cause("no-route", source, None, "; ".join((sentence, *lacks)))
     return Cause("not-sent", source, None, f"{source} sent nothing: {case.detail}", ())
 
 

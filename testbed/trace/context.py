@@ -17,9 +17,8 @@ class Fault:
     """Something that is not as planned.
 
     Args:
-        kind: gone, process, interface, carrier, tunnel, session, route, rules; in the order in which they are to blame.
-        node, vrf: where. text: what, as a sentence without its end.
-        prefix: of a route.
+        kind: one of ORDER. node, vrf: where. text: what, as a sentence without its end.
+        prefix: of a route, or an interface's address. interface: that it is about.
     """
 
     kind: str
@@ -27,9 +26,16 @@ class Fault:
     vrf: str | None
     text: str
     prefix: str = ""
+    interface: str = ""
 
 
-ORDER = ("gone", "process", "interface", "carrier", "tunnel", "session", "route", "rules")
+ORDER = (
+    "gone", "process", "interface", "carrier", "port", "address", "setting", "tunnel", "session", "filter", "route",
+    "rules", "extra-address",
+)  # fmt: skip
+"""The kinds of faults, in the order in which they are to blame."""
+AFAR = ("process", "interface", "carrier", "session", "filter", "route")
+"""Those that can take away a route of another node."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,9 +66,20 @@ def expected(context: Context, hop: Hop) -> str:
 
 
 def _holds(prefix: str, address: str) -> bool:
+    return within(address, prefix) and ipaddress.ip_network(prefix, strict=False).prefixlen > 0
+
+
+def within(address: str, prefix: str) -> bool:
+    """Whether a prefix, or the network of an interface's address, holds an address of its family."""
     network = ipaddress.ip_network(prefix, strict=False)
     found = ipaddress.ip_address(address)
-    return network.version == found.version and found in network and network.prefixlen > 0
+    return network.version == found.version and found in network
+
+
+def _lost(fault: Fault, hop: Hop) -> bool:
+    """Whether it is an address that is missing, of the family of the packet."""
+    family = ipaddress.ip_address(hop.ends.destination).version
+    return fault.kind == "address" and ipaddress.ip_interface(fault.prefix).version == family
 
 
 def blamed(cause: Cause, context: Context, hop: Hop, gateways: Sequence[Hop] = ()) -> Cause:
@@ -73,10 +90,15 @@ def blamed(cause: Cause, context: Context, hop: Hop, gateways: Sequence[Hop] = (
     """
     faults = sorted(context.faults, key=lambda fault: ORDER.index(fault.kind))
     own = ("gone", "process", "tunnel", "route")
-    here = [fault for fault in faults if (fault.node, fault.vrf) == hop.place and fault.kind in own]
+    here = [
+        fault
+        for fault in faults
+        if (fault.node, fault.vrf) == hop.place
+        and (fault.kind in own or (cause.kind == "no-route" and _lost(fault, hop)))
+    ]
     rules = [fault for gate in gateways for fault in faults if fault.node == gate.node and fault.kind == "rules"]
     owner = [fault for fault in faults if fault.kind == "gone"]
-    afar = [fault for fault in faults if fault.kind in ("process", "interface", "carrier", "session", "route")]
+    afar = [fault for fault in faults if fault.kind in AFAR]
     remote = afar if cause.kind in ("no-route", "blackhole", "unreachable", "loop") else []
     chosen = next(iter([*here, *rules, *owner, *remote]), None)
     if chosen is None:
@@ -88,6 +110,8 @@ def blamed(cause: Cause, context: Context, hop: Hop, gateways: Sequence[Hop] = (
         "interface": "link-down",
         "carrier": "link-down",
         "session": "bgp-session",
+        "filter": "bgp-filter",
+        "address": "address-missing",
     }
     return replace(
         cause,

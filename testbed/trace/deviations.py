@@ -1,4 +1,4 @@
-"""Where a place is not as its Plan says: routes, tunnels, rules of netfilter. Sessions and programs are status's."""
+"""Where a place is not as its Plan says: routes, tunnels, rules, addresses, settings. The rest is status's."""
 
 from __future__ import annotations
 
@@ -6,15 +6,18 @@ import ipaddress
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from testbed.errors import TestbedError
 from testbed.plan import MAIN_TABLE, Node, Plan
+from testbed.run import network_namespace
 from testbed.runtime.base import Runtime
 from testbed.trace.context import Fault
 from testbed.trace.map import Place
 from testbed.trace.rules import chains
 
+LEAST_MTU = 1280  # of a link with IPv6 (RFC 8200, section 5)
 REFUSING = ("blackhole", "unreachable", "prohibit")
 LISTERS: dict[str, tuple[str, ...]] = {"iptables-restore": ("iptables-save",), "ip6tables-restore": ("ip6tables-save",)}
 
@@ -27,7 +30,8 @@ def deviations(runtime: Runtime, plan: Plan, places: Iterable[Place]) -> tuple[F
         try:
             found += [*_routes(runtime, nodes[name], vrf), *_rules(runtime, nodes[name], vrf)]
             found += _tunnels(runtime, nodes[name], vrf)
-        except (TestbedError, ValueError):
+            found += [*_interfaces(runtime, nodes[name], vrf), *_settings(runtime, nodes[name], vrf)]
+        except (TestbedError, ValueError, OSError):
             continue
     return tuple(found)
 
@@ -116,6 +120,78 @@ def _rules(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
 
 def _counts(text: str) -> Counter[str]:
     return Counter({chain: len(rules) for chain, rules in chains(text).items() if rules})
+
+
+def _interfaces(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
+    """Interfaces that lack an address, have one that is not planned, or are not the port of a bridge that they are."""
+    own = [entry for entry in node.interfaces if entry.vrf == vrf and entry.kind in ("veth", "bridge")]
+    if not own:
+        return
+    listed = json.loads(runtime.run(node.name, vrf, ("ip", "-j", "addr")) or "[]")
+    there = {link["ifname"]: link for link in listed if "ifname" in link}
+    for planned in own:
+        link = there.get(planned.name)
+        if link is None:
+            continue
+        where = f"{_named(node.name, vrf)}: {planned.name}"
+        if planned.master and link.get("master", "") != planned.master:
+            text = f"{where} is not a port of {planned.master}, as planned"
+            yield Fault("port", node.name, vrf, text, interface=planned.name)
+        has = addresses(link)
+        wanted = {ipaddress.ip_interface(text) for text in planned.addresses}
+        for address in sorted(wanted - has, key=str):
+            text = f"{where} lacks its planned address {address}{_without(link, address)}"
+            yield Fault("address", node.name, vrf, text, str(address), planned.name)
+        for address in sorted(has - wanted, key=str):
+            text = f"{where} has the address {address}, which is not planned"
+            yield Fault("extra-address", node.name, vrf, text, str(address), planned.name)
+
+
+def addresses(link: Mapping[str, Any]) -> set[ipaddress.IPv4Interface | ipaddress.IPv6Interface]:
+    """The addresses of an interface that somebody gave it, of what `ip -j addr` lists."""
+    return {
+        ipaddress.ip_interface(f"{entry['local']}/{entry['prefixlen']}")
+        for entry in link.get("addr_info", ())
+        if entry.get("scope") != "link" and not entry.get("dynamic") and "local" in entry
+    }
+
+
+def _without(link: Mapping[str, Any], address: ipaddress.IPv4Interface | ipaddress.IPv6Interface) -> str:
+    """Why an interface has no IPv6 address at all, where it has none: in words."""
+    if address.version == 4 or any(entry.get("family") == "inet6" for entry in link.get("addr_info", ())):
+        return ""
+    mtu = int(link.get("mtu", LEAST_MTU))
+    if mtu < LEAST_MTU:
+        return f": with an MTU of {mtu}, less than {LEAST_MTU}, it has no IPv6 (RFC 8200)"
+    return ": it has no IPv6 address at all" if "UP" in link.get("flags", ()) else ": it is down"
+
+
+def _settings(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
+    """Sysctls that have another value than the planned one."""
+    planned = dict(node.sysctls)  # the last of a key counts
+    if not planned:
+        return
+    found = _values(runtime, node.name, vrf, planned)
+    for key, value in planned.items():
+        if key in found and found[key].split() != value.split():
+            text = f"{_named(node.name, vrf)}: {key} is {found[key]}, and {value} is planned"
+            yield Fault("setting", node.name, vrf, text, interface=_interface_of(key))
+
+
+def _values(runtime: Runtime, node: str, vrf: str | None, keys: Iterable[str]) -> dict[str, str]:
+    found = {}
+    with network_namespace(runtime.network(node, vrf)):
+        for key in keys:
+            file = Path("/proc/sys", key)
+            if key.startswith("net/") and "/default/" not in key and file.exists():
+                found[key] = file.read_text().strip()
+    return found
+
+
+def _interface_of(key: str) -> str:
+    """The interface that a sysctl is about: "net/ipv4/conf/eth0/rp_filter"; empty: none, or all of them."""
+    parts = key.split("/")
+    return parts[3] if len(parts) > 4 and parts[2] in ("conf", "neigh") and parts[3] != "all" else ""
 
 
 def _named(node: str, vrf: str | None) -> str:

@@ -25,6 +25,33 @@ class HopFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class NextHop:
+    """Whom a packet is to be handed to, and what the place knows of them.
+
+    Args:
+        address, interface: of the next hop, and towards it. owner: who should have the address; empty: nobody.
+        states: of the entry in the table of neighbours (ip-neighbour(8)), before and after the flow was asked again.
+        noted: the link-layer address in it. real: those that the owner really has on the segment.
+        holder: who has the noted one; empty: nobody on the segment.
+        dropped: (chain, rule) by which the owner dropped the question who has the address; None: none did.
+    """
+
+    address: str
+    interface: str
+    owner: str = ""
+    states: tuple[str, ...] = ()
+    noted: str = ""
+    real: frozenset[str] = frozenset()
+    holder: str = ""
+    dropped: tuple[str, str] | None = None
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the kernel asked for its link-layer address and waits for it, or has given up."""
+        return any(state in ("FAILED", "INCOMPLETE") for state in self.states)
+
+
+@dataclass(frozen=True, slots=True)
 class Scene:
     """The place where a packet was last seen, looked at closely.
 
@@ -38,6 +65,11 @@ class Scene:
         links: interface → (MTU, whether it is up), here. peer_links: interface here → the same of its other end.
         settings: sysctls that matter.
         listening: whether the place has a socket for the packet; None: not known.
+        listeners: the other addresses at which sockets wait at the packet's port.
+        next_hop: whom the packet is to be handed to; None: nobody, or not known.
+        handed: likewise, whom the hop before handed it to.
+        discarded: (interface, queueing discipline, number) of what such dropped when the flow was asked again.
+        tunnel: what is wrong with the end of the tunnel that the packet came in; empty: nothing, or it came in none.
     """
 
     node: str
@@ -54,6 +86,11 @@ class Scene:
     peer_links: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     listening: bool | None = None
+    listeners: tuple[str, ...] = ()
+    next_hop: NextHop | None = None
+    handed: NextHop | None = None
+    discarded: tuple[tuple[str, str, int], ...] = ()
+    tunnel: str = ""
 
 
 @dataclass(frozen=True, slots=True)

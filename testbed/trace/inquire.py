@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Sequence
 from pathlib import Path as File
 from typing import Any, TypeVar
 
@@ -17,7 +17,7 @@ from testbed.trace.evidence import HopFacts
 from testbed.trace.map import Map, Place
 from testbed.trace.netfilter import connections
 from testbed.trace.packet import Ends
-from testbed.trace.routing import Decision, decision, longest, refusal, too_late
+from testbed.trace.routing import Decision, decision, held_by, longest, refusal, too_late
 from testbed.trace.rules import Connection, comment, connection_of, dnat_chain, snat_chain
 from testbed.trace.walk import Hop, Path
 
@@ -155,10 +155,20 @@ class Inquiry:
             return Decision(mark=mark, error=str(error))
         return decision(answer, self.rules(place), mark, iif or "lo", ends.source)
 
+    def sent(self, place: Place, address: str) -> Decision:
+        """What the kernel answers when it is asked how it would send a packet of its own."""
+        words = ["ip", "-j", f"-{self.version}", "route", "get", "fibmatch", address, *self._vrf(place)]
+        try:
+            return decision(json.loads(self.runtime.run(*place, words)), self.rules(place), 0, "lo", "")
+        except CommandError as error:
+            return Decision(error=error.output.strip().removeprefix("RTNETLINK answers: "))
+        except (TestbedError, ValueError) as error:
+            return Decision(error=str(error))
+
     def rules(self, place: Place) -> list[dict[str, Any]]:
         """The rules of a place in the order of their priorities, as `ip -j rule` lists them."""
         if place not in self._rules:
-            found = self._json(place, "ip", "-j", "-N", f"-{self.version}", "rule")
+            found = self.listed(place, "ip", "-j", "-N", f"-{self.version}", "rule")
             self._rules[place] = sorted(found, key=lambda rule: int(rule.get("priority", 0)))
         return self._rules[place]
 
@@ -181,8 +191,23 @@ class Inquiry:
 
         The route that ends such a table is none: it stands for having none.
         """
-        found = self._json(place, "ip", "-j", f"-{self.version}", "route", "show", *self._vrf(place), "match", address)
+        found = self.listed(place, "ip", "-j", f"-{self.version}", "route", "show", *self._vrf(place), "match", address)
         return longest([route for route in found if route.get("metric") != LAST_METRIC])
+
+    def holding_route(
+        self, place: Place, ends: Ends, iif: str, marks: Sequence[int]
+    ) -> tuple[dict[str, Any] | None, str]:
+        """(the route, of whatever type, that holds a packet's destination, the rule that named its table).
+
+        The rule is empty where that is one of the kernel's own three. The tables of a VRF's device are not looked into
+        by rules: it has one.
+        """
+        if place in self.lab.tables:
+            return self.best_route(place, ends.destination), ""
+        words = ("route", "show", "table", "all", "match", ends.destination)
+        found = self.listed(place, "ip", "-j", f"-{self.version}", *words)
+        mark = marks[-1] if marks else 0
+        return held_by(self.rules(place), found, mark, iif or "lo", ends.source, ends.destination)
 
     def _vrf(self, place: Place) -> list[str]:
         """What ip(8) is told for a VRF that is a device: netlink does not see in which VRF it is asked."""
@@ -190,9 +215,10 @@ class Inquiry:
 
     def links(self, place: Place) -> dict[str, dict[str, Any]]:
         """Name → what `ip -j link` says of each interface."""
-        return {link["ifname"]: link for link in self._json(place, "ip", "-j", "link") if "ifname" in link}
+        return {link["ifname"]: link for link in self.listed(place, "ip", "-j", "link") if "ifname" in link}
 
-    def _json(self, place: Place, *words: str) -> list[dict[str, Any]]:
+    def listed(self, place: Place, *words: str) -> list[dict[str, Any]]:
+        """What a command that prints a JSON list says in a place; empty where it cannot."""
         try:
             return list(json.loads(self.runtime.run(*place, words) or "[]"))
         except (TestbedError, ValueError):
@@ -287,29 +313,3 @@ def _concerns(chain: str, rule: str, hop: Hop) -> bool:
     if chain.startswith("KUBE-"):
         return "dnat" in hop.changes
     return not (chain.startswith("cali-") and "dnat" in hop.changes)
-
-
-# --- counters ---------------------------------------------------------------------------------------------------------
-
-
-def counters(runtime: Runtime, places: Iterable[Place]) -> Mapping[Place, Mapping[str, int]]:
-    """What each namespace has counted so far (proc_net_snmp in net/ipv4/proc.c): "IpExt.InNoRoutes" and the like."""
-    found = {}
-    for place in places:
-        try:
-            with run.network_namespace(runtime.network(*place)):
-                texts = [File("/proc/thread-self/net", name).read_text() for name in ("snmp", "netstat")]
-        except (OSError, TestbedError):
-            continue
-        found[place] = _counted("".join(texts))
-    return found
-
-
-def _counted(text: str) -> dict[str, int]:
-    lines = text.splitlines()
-    found = {}
-    for names, values in zip(lines[::2], lines[1::2], strict=False):
-        group, _, rest = names.partition(": ")
-        for name, value in zip(rest.split(), values.partition(": ")[2].split(), strict=False):
-            found[f"{group}.{name}"] = int(value)
-    return found

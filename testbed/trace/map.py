@@ -61,6 +61,21 @@ class Map:
         near = {peer[0] for port, peer in self.peers.items() if port[0] == place[0] and self.vrfs.get(port) == place[1]}
         return next((node for node, _ in owners if node in near), owners[0][0] if owners else "")
 
+    def segment(self, port: Port) -> frozenset[Port]:
+        """The other interfaces on the Ethernet segment of one, as planned: bridges join links."""
+        seen: set[Port] = set()
+        todo = [port]
+        while todo:
+            found = todo.pop()
+            if found in seen:
+                continue
+            seen.add(found)
+            node = found[0]
+            todo += [self.peers[found]] if found in self.peers else []
+            todo += [(node, self.bridges[found])] if found in self.bridges else []
+            todo += [member for member, bridge in self.bridges.items() if (member[0], bridge) == found]
+        return frozenset(seen - {port})
+
     def owners(self, address: str) -> tuple[tuple[str, str | None], ...]:
         """Who has an address."""
         return tuple(place for place, own in self.addresses.items() if address in own)

@@ -9,14 +9,16 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from testbed.errors import DeployError, TestbedError
+from testbed.bpf import TUNNEL_PORT, VXLAN_PORT
+from testbed.errors import CommandError, DeployError, TestbedError
 from testbed.plan import Protocol
 from testbed.runtime.base import Runtime
 from testbed.trace.forms import WINDOW
+from testbed.trace.map import Place
 from testbed.trace.packet import Ends
 from testbed.trace.rules import IPTABLES, Connection, RuleEvent
 
@@ -33,8 +35,13 @@ TABLE, CHAIN, HANDLE, TYPE, VERDICT, NETWORK, MARK, POLICY = 1, 2, 3, 4, 5, 8, 1
 TYPES = {1: "policy", 2: "return", 3: "rule"}
 VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto"}
 VERDICTS[-5] = "return"
+FAMILIES = {1: "inet", 2: "ip", 3: "arp", 5: "netdev", 7: "bridge", 10: "ip6"}  # NFPROTO_… in linux/netfilter.h
 WATCH = "testbed-trace"
 """The table that is put into a namespace for as long as its rules are watched."""
+QUESTIONS = ("meta protocol arp", "icmpv6 type nd-neighbor-solicit")
+"""What matches a question who has an address."""
+OUTER = (f"udp dport {{ {VXLAN_PORT}, {TUNNEL_PORT} }}", "ip protocol ipip")
+"""What matches the packets of a tunnel."""
 
 
 def connections(runtime: Runtime, node: str, vrf: str | None, version: int) -> list[Connection]:
@@ -91,15 +98,16 @@ def _ends(tuple_: Any) -> Ends:
 
 @contextmanager
 def watched_rules(
-    runtime: Runtime, node: str, vrf: str | None, protocol: Protocol, mark: int
+    runtime: Runtime, node: str, vrf: str | None, matches: Sequence[str], device: str = ""
 ) -> Iterator[list[RuleEvent]]:
-    """Have the rules of a namespace say what they decide about a flow, for the length of the block.
+    """Have the rules of a namespace say what they decide about packets, for the length of the block.
 
-    Yields a list that is filled in at its end. A table of its own marks the flow's packets for tracing, at the hooks
-    where packets come in; it decides nothing, and is taken away again.
+    Yields a list that is filled in at its end. A table of its own marks the packets for tracing, at the hooks where
+    packets come in; it decides nothing, and is taken away again.
 
     Args:
-        mark: of the flow; at most 2^32 - 1 - WINDOW.
+        matches: any of which the packets are known by, as nft(8) writes them.
+        device: the interface that they come in by; then the rules of the device and of its bridge tell, too.
 
     Raises:
         CommandError, UnsupportedError: nft in the node cannot do it.
@@ -108,30 +116,47 @@ def watched_rules(
     with runtime.socket(node, vrf, socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sock:
         sock.bind((0, 0))
         sock.setsockopt(SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, NFNLGRP_NFTRACE)
-        runtime.run(node, vrf, ("nft", "-f", "-"), _table(protocol, mark))
-        try:
+        with ExitStack() as tables:
+            hooks = {"prerouting": " priority -350", "output": " priority -350"}
+            _put(tables, runtime, (node, vrf), "inet", hooks, [rule for rule in matches if rule not in QUESTIONS])
+            with suppress(CommandError):  # a kernel without CONFIG_NETFILTER_INGRESS has no such rules either
+                at_device = {"ingress": f' device "{device}" priority -500'} if device else {}
+                _put(tables, runtime, (node, vrf), "netdev", at_device, matches)
             yield events
-        finally:
             sock.setblocking(False)
             events += _events(sock)
-            runtime.run(node, vrf, ("nft", "delete", "table", "inet", WATCH))
 
 
-def _table(protocol: Protocol, mark: int) -> str:
-    last = mark + WINDOW
-    match protocol:
-        case "icmp":
-            matches = ["meta l4proto { icmp, icmpv6 }"]
-        case "udp" | "dns":
-            matches = ["meta l4proto udp"]
-        case _:
-            matches = [f"tcp sequence {mark}-{last}", f"tcp ackseq {mark}-{last}"]
+def _put(
+    tables: ExitStack,
+    runtime: Runtime,
+    place: Place,
+    family: str,
+    hooks: Mapping[str, str],
+    matches: Sequence[str],
+) -> None:
+    """Put a table that marks packets at these hooks into a place, until `tables` ends."""
+    if not hooks or not matches:
+        return
     rules = "\n".join(f"    {match} meta nftrace set 1" for match in matches)
     chains = "\n".join(
-        f"  chain {hook} {{\n    type filter hook {hook} priority -350; policy accept;\n{rules}\n  }}"
-        for hook in ("prerouting", "output")
+        f"  chain {hook} {{\n    type filter hook {hook}{where}; policy accept;\n{rules}\n  }}"
+        for hook, where in hooks.items()
     )
-    return f"table inet {WATCH} {{}}\ndelete table inet {WATCH}\ntable inet {WATCH} {{\n{chains}\n}}\n"
+    name = f"table {family} {WATCH}"
+    runtime.run(*place, ("nft", "-f", "-"), f"{name} {{}}\ndelete {name}\n{name} {{\n{chains}\n}}\n")
+    tables.callback(runtime.run, *place, ("nft", "delete", "table", family, WATCH))
+
+
+def matches_of(protocol: Protocol, mark: int) -> tuple[str, ...]:
+    """What matches the packets of a flow, as nft(8) writes it; `mark` is at most 2^32 - 1 - WINDOW."""
+    match protocol:
+        case "icmp":
+            return ("meta l4proto { icmp, icmpv6 }",)
+        case "udp" | "dns":
+            return ("meta l4proto udp",)
+        case _:
+            return f"tcp sequence {mark}-{mark + WINDOW}", f"tcp ackseq {mark}-{mark + WINDOW}"
 
 
 def _events(sock: socket.socket) -> Iterator[RuleEvent]:
@@ -147,7 +172,7 @@ def _events(sock: socket.socket) -> Iterator[RuleEvent]:
         while len(data) >= HEADER:
             length, type_ = struct.unpack_from("=IH", data)
             if type_ == NFNL_SUBSYS_NFTABLES << 8 | NFT_MSG_TRACE:
-                yield _event(_attributes(data[HEADER:length]))
+                yield _event(_attributes(data[HEADER:length]), FAMILIES.get(data[16], ""))
             data = data[(length + 3) & ~3 :]
 
 
@@ -162,7 +187,7 @@ def _attributes(data: bytes) -> dict[int, bytes]:
     return found
 
 
-def _event(found: dict[int, bytes]) -> RuleEvent:
+def _event(found: dict[int, bytes], family: str) -> RuleEvent:
     verdict = _attributes(found.get(VERDICT, b""))
     code = int.from_bytes(verdict.get(1, b"\xff\xff\xff\xff"), "big", signed=True)
     if POLICY in found:
@@ -174,6 +199,7 @@ def _event(found: dict[int, bytes]) -> RuleEvent:
         kind=TYPES.get(int.from_bytes(found.get(TYPE, b""), "big"), ""),
         verdict=VERDICTS.get(code, str(code)),
         mark=int.from_bytes(found.get(MARK, b""), "big"),
+        family=family,
     )
 
 
@@ -183,7 +209,7 @@ def _text(data: bytes) -> str:
 
 def rule_text(runtime: Runtime, node: str, vrf: str | None, event: RuleEvent) -> str:
     """The rule that an event is about, as iptables or nft shows it, whosever it is; empty when it is gone."""
-    for family in ("inet", "ip", "ip6"):
+    for family in (event.family,) if event.family else ("inet", "ip", "ip6"):
         try:
             listing = runtime.run(node, vrf, ("nft", "-a", "list", "chain", family, event.table, event.chain))
         except TestbedError:
@@ -198,7 +224,7 @@ def rule_text(runtime: Runtime, node: str, vrf: str | None, event: RuleEvent) ->
 
 def _by_iptables(runtime: Runtime, node: str, vrf: str | None, family: str, event: RuleEvent, index: int) -> str:
     """A rule in the words of iptables, of which nft does not have all (comments); empty when it is nft's own."""
-    if family == "inet" or event.table not in IPTABLES:
+    if family not in ("ip", "ip6") or event.table not in IPTABLES:
         return ""
     command = "iptables" if family == "ip" else "ip6tables"
     try:

@@ -125,6 +125,40 @@ def too_late(
     )
 
 
+def held_by(
+    rules: Sequence[dict[str, Any]],
+    routes: Sequence[dict[str, Any]],
+    mark: int,
+    iif: str,
+    source: str,
+    destination: str,
+) -> tuple[dict[str, Any] | None, str]:
+    """The route that decides about a packet, of whatever type, and the rule that named its table.
+
+    Args:
+        rules: as `ip -j -N rule` lists them, by priority. routes: those of all tables that hold the destination.
+
+    The rule is empty where the table is local, main or default. A rule whose table holds no route for the destination
+    is passed over, and so is a route that is not longer than what the rule suppresses (ip-rule(8)).
+    """
+    for rule in rules:
+        if "table" not in rule or not _matches(rule, mark, iif, source) or not _leads(rule, destination):
+            continue
+        short = int(rule.get("suppress_prefixlen", -1))
+        there = [
+            route
+            for route in routes
+            if _named(route.get("table", "main")) == _named(rule["table"]) and _length(route) > short
+        ]
+        if found := longest(there):
+            return found, "" if _named(rule["table"]) in TABLES.values() else rule_words(rule)
+    return None, ""
+
+
+def _named(table: object) -> str:
+    return TABLES.get(str(table), str(table))
+
+
 class _Net:
     def __init__(self, text: str) -> None:
         self.network = ipaddress.ip_network(text, strict=False)
@@ -146,9 +180,9 @@ def rule_words(rule: dict[str, Any]) -> str:
 
 def longest(routes: Sequence[dict[str, Any]]) -> dict[str, Any] | None:
     """Of the routes that hold an address, the most specific."""
+    return max(routes, key=lambda route: (_length(route), -int(route.get("metric", 0))), default=None)
 
-    def length(route: dict[str, Any]) -> int:
-        to = str(route.get("dst", ""))
-        return 0 if to == "default" else int(to.partition("/")[2] or (128 if ":" in to else 32))
 
-    return max(routes, key=lambda route: (length(route), -int(route.get("metric", 0))), default=None)
+def _length(route: dict[str, Any]) -> int:
+    to = str(route.get("dst", ""))
+    return 0 if to == "default" else int(to.partition("/")[2] or (128 if ":" in to else 32))

@@ -26,7 +26,10 @@ class Connection:
 
 @dataclass(frozen=True, slots=True)
 class RuleEvent:
-    """What a rule, or the policy of a chain, decided about a packet; `mark` is the packet's then."""
+    """What a rule, or the policy of a chain, decided about a packet; `mark` is the packet's then.
+
+    `family` is that of the table, as nft(8) names it; empty: not known.
+    """
 
     table: str
     chain: str
@@ -34,6 +37,7 @@ class RuleEvent:
     kind: str
     verdict: str
     mark: int = 0
+    family: str = ""
 
 
 def connection_of(entries: Iterable[Connection], seen: Ends) -> Connection | None:

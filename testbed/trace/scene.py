@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path as File
+from dataclasses import replace
 
 from testbed.errors import TestbedError
 from testbed.plan import Protocol
-from testbed.trace.evidence import Scene
+from testbed.trace.counters import Drops, more_drops, queue_drops
+from testbed.trace.evidence import NextHop, Scene
 from testbed.trace.inquire import Inquiry
 from testbed.trace.map import Place
-from testbed.trace.netfilter import rule_text, watched_rules
+from testbed.trace.neighbours import known, next_hop
+from testbed.trace.netfilter import OUTER, QUESTIONS, matches_of, rule_text, watched_rules
+from testbed.trace.packet import Ends
+from testbed.trace.routing import Decision
 from testbed.trace.rules import RuleEvent, denial, dnat_target, marks
+from testbed.trace.sockets import waiting
+from testbed.trace.tunnels import far_end
 from testbed.trace.walk import Hop, Path, Walk
 
 SETTINGS = ("rp_filter", "forwarding")
@@ -22,7 +28,15 @@ TELLING = {
     "Ip.InAddrErrors",
     "Ip.FragFails",
     "Ip.InHdrErrors",
+    "Ip6InNoRoutes",
+    "Ip6OutNoRoutes",
+    "Ip6InAddrErrors",
+    "Ip6InTooBigErrors",
+    "Ip6FragFails",
     "Udp.NoPorts",
+    "Udp6NoPorts",
+    "Udp.RcvbufErrors",
+    "Udp6RcvbufErrors",
     "TcpExt.ListenOverflows",
 }
 """Counters of the kernel that say why a packet was dropped."""
@@ -44,17 +58,24 @@ def look(
     """
     hop = path.last
     node, vrf = hop.place
-    events = _rules(inquiry, hop.place, protocol, mark, again)
+    matches = (*matches_of(protocol, mark), *(OUTER if hop.tunnels_in or hop.tunnels_out else ()))
+    drops = _drops(inquiry, hop.place)
+    events = _rules(inquiry, hop.place, matches, lambda: again(mark), hop.interface_in)
     target = None
     if hop.left is None and path.direction == "request":
         target = dnat_target(inquiry.listing(hop.place), [event.chain for event in events])
-    best = inquiry.best_route(hop.place, target[0] if target else hop.ends.destination)
+    routed = inquiry.routed(path, hop, target)
+    destination = target[0] if target else hop.ends.destination
+    asked = Ends(hop.ends.source, destination)
+    best, rule = inquiry.holding_route(hop.place, asked, inquiry.incoming(hop), list(marks(events)))
+    handed = _handed(inquiry, path)
+    fits, elsewhere = _sockets(inquiry, hop, protocol)
     return Scene(
         node,
         vrf,
-        route=inquiry.routed(path, hop, target),
-        destination=target[0] if target else hop.ends.destination,
-        best=_words(best),
+        route=routed,
+        destination=destination,
+        best=_words(best, rule),
         best_kind=str(best.get("type", "unicast")) if best else "",
         denied=_denied(inquiry, hop.place, events),
         marks=tuple(marks(events)),
@@ -65,14 +86,86 @@ def look(
         links=_links(inquiry, hop.place),
         peer_links=_peer_links(inquiry, hop),
         settings=_settings(inquiry, hop),
-        listening=_listening(inquiry, hop, protocol),
+        listening=fits,
+        listeners=elsewhere,
+        next_hop=handed
+        if "bridged" in hop.changes
+        else _next_hop(inquiry, hop.place, routed, destination, lambda: again(mark), told=_told(walk, hop)),
+        handed=handed,
+        discarded=more_drops(drops, _drops(inquiry, hop.place)),
+        tunnel=_far_end(inquiry, hop),
     )
 
 
-def at_origin(inquiry: Inquiry, node: str, again: Callable[[int], object], mark: int, protocol: Protocol) -> Scene:
+def at_origin(
+    inquiry: Inquiry, node: str, address: str, again: Callable[[int], object], mark: int, protocol: Protocol
+) -> Scene:
     """The place where a flow starts that sent nothing."""
-    events = _rules(inquiry, (node, None), protocol, mark, again)
-    return Scene(node, None, denied=_denied(inquiry, (node, None), events), links=_links(inquiry, (node, None)))
+    place = (node, None)
+    drops = _drops(inquiry, place)
+    events = _rules(inquiry, place, matches_of(protocol, mark), lambda: again(mark))
+    routed = inquiry.sent(place, address)
+    return Scene(
+        node,
+        None,
+        route=routed,
+        destination=address,
+        denied=_denied(inquiry, place, events),
+        links=_links(inquiry, place),
+        next_hop=_next_hop(inquiry, place, routed, address, lambda: again(mark)),
+        discarded=more_drops(drops, _drops(inquiry, place)),
+    )
+
+
+def _drops(inquiry: Inquiry, place: Place) -> Drops:
+    return queue_drops(inquiry.listed(place, "tc", "-s", "-j", "qdisc"))
+
+
+def _next_hop(
+    inquiry: Inquiry,
+    place: Place,
+    routed: Decision,
+    destination: str,
+    again: Callable[[], object],
+    *,
+    told: bool = False,
+) -> NextHop | None:
+    """Whom a packet is to be handed to. One that does not answer is looked at while it is asked again.
+
+    Args:
+        told: whether the place itself told the asker that it is unreachable. The entry may be gone already.
+    """
+    found = next_hop(inquiry, place, routed, destination)
+    if found is None or not (found.unanswered or told) or not found.owner:
+        return found
+    port = next((port for port in inquiry.lab.segment((place[0], found.interface)) if port[0] == found.owner), None)
+    if port is None:
+        return found
+    owner = (port[0], inquiry.lab.vrfs.get(port))
+    events = _rules(inquiry, owner, QUESTIONS, again, port[1])
+    states = (*found.states, *known(inquiry, place, found.address, found.interface)[:1])
+    return replace(found, states=states, dropped=_denied(inquiry, owner, events))
+
+
+def _handed(inquiry: Inquiry, path: Path) -> NextHop | None:
+    """Whom the last hop but one that routed a packet handed it to."""
+    before = next((hop for hop in reversed(path.hops[:-1]) if "bridged" not in hop.changes), None)
+    if before is None or before.tunnels_out:
+        return None
+    return next_hop(inquiry, before.place, inquiry.routed(path, before), before.ends.destination)
+
+
+def _told(walk: Walk, hop: Hop) -> bool:
+    """Whether a hop sent word that the next one is unreachable (RFC 792; RFC 4443, code 3)."""
+    said = ("host unreachable", "address unreachable")
+    return any(error.first.place == hop.place and error.words.endswith(said) for error in walk.errors)
+
+
+def _far_end(inquiry: Inquiry, hop: Hop) -> str:
+    """What is wrong with a tunnel's end here, where the packet came in by one and was not taken out of it."""
+    if not hop.tunnels_in or hop.left is not None or hop.through:
+        return ""
+    return far_end(hop.tunnels_in[0], inquiry.listed(hop.place, "ip", "-d", "-j", "link"))
 
 
 def _denied(inquiry: Inquiry, place: Place, events: Sequence[RuleEvent]) -> tuple[str, str] | None:
@@ -85,23 +178,25 @@ def _denied(inquiry: Inquiry, place: Place, events: Sequence[RuleEvent]) -> tupl
 
 
 def _rules(
-    inquiry: Inquiry, place: Place, protocol: Protocol, mark: int, again: Callable[[int], object]
+    inquiry: Inquiry, place: Place, matches: Sequence[str], again: Callable[[], object], device: str = ""
 ) -> list[RuleEvent]:
     try:
-        with watched_rules(inquiry.runtime, *place, protocol, mark) as events:
-            again(mark)
+        with watched_rules(inquiry.runtime, *place, matches, device) as events:
+            again()
     except (TestbedError, OSError):
         return []
     return events
 
 
-def _words(route: dict[str, object] | None) -> str:
+def _words(route: dict[str, object] | None, rule: str) -> str:
     if route is None:
         return ""
+    table = f" in table {route.get('table', 'main')}, by rule {rule}" if rule else ""
     kind = f"{route['type']} " if "type" in route else ""
     via = f" via {route['gateway']}" if "gateway" in route else ""
     dev = f" dev {route['dev']}" if "dev" in route else ""
-    return f"{kind}{route.get('dst', '')}{via}{dev} ({route.get('protocol', '')})"
+    origin = f" ({route['protocol']})" if "protocol" in route else ""
+    return f"{kind}{route.get('dst', '')}{via}{dev}{origin}{table}"
 
 
 def _links(inquiry: Inquiry, place: Place) -> dict[str, tuple[int, bool]]:
@@ -128,21 +223,13 @@ def _settings(inquiry: Inquiry, hop: Hop) -> dict[str, str]:
             key = f"net/{family}/conf/{where}/{name}"
             if value := inquiry.sysctl(hop.place, key):
                 found[key] = value
-    return found
+    ignores = "net/ipv4/icmp_echo_ignore_all" if inquiry.version == 4 else "net/ipv6/icmp/echo_ignore_all"
+    return found | {ignores: inquiry.sysctl(hop.place, ignores)}
 
 
-def _listening(inquiry: Inquiry, hop: Hop, protocol: Protocol) -> bool | None:
-    """Whether a socket waits at the packet's destination port, in the kernel's own table (proc(5), net/tcp)."""
+def _sockets(inquiry: Inquiry, hop: Hop, protocol: Protocol) -> tuple[bool | None, tuple[str, ...]]:
+    """Whether a socket waits for a packet where it went, and at which other addresses of its port sockets do."""
     if protocol == "icmp":
-        return None
+        return None, ()
     kind = "udp" if protocol in ("udp", "dns") else "tcp"
-
-    def tables() -> str:
-        return "".join(File("/proc/thread-self/net", name).read_text() for name in (kind, f"{kind}6"))
-
-    text = inquiry.read(hop.place, tables)
-    if text is None:
-        return None
-    wanted = f":{hop.ends.destination_port:04X}"
-    lines = [line.split() for line in text.splitlines() if line.lstrip()[:1].isdigit()]
-    return any(line[1].endswith(wanted) and (kind == "udp" or line[3] == "0A") for line in lines)
+    return waiting(inquiry, hop.place, kind, hop.ends.destination, hop.ends.destination_port)

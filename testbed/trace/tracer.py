@@ -10,13 +10,15 @@ from typing import Generic, TypeVar
 
 from testbed.plan import Flow, Plan
 from testbed.runtime.base import NodeState, Runtime
+from testbed.trace.announced import withheld
 from testbed.trace.capture import Recording, capture
 from testbed.trace.case import Case
 from testbed.trace.context import Context, Fault
+from testbed.trace.counters import counters
 from testbed.trace.deviations import absent, deviations
-from testbed.trace.evidence import Cause, HopFacts
+from testbed.trace.evidence import Cause, HopFacts, Scene
 from testbed.trace.forms import WINDOW, program
-from testbed.trace.inquire import Inquiry, counters
+from testbed.trace.inquire import Inquiry
 from testbed.trace.journeys import Question
 from testbed.trace.map import Map, Place
 from testbed.trace.packet import Ends
@@ -113,19 +115,31 @@ class Tracer(Generic[Answer]):
             self.ask(unwatched, mark)
 
         if path is None:
-            scene = at_origin(inquiry, flow.source, again, new_mark(flow), flow.protocol)
+            scene = at_origin(inquiry, flow.source, flow.address, again, new_mark(flow), flow.protocol)
         else:
             counted = risen.get(path.last.place, {})
             scene = look(inquiry, found, path, counted, again, new_mark(flow), flow.protocol)
-        context = self._context(trace, inquiry)
+        context = self._context(trace, inquiry, scene)
         return explain(Case(found, self.lab, context, trace.forward, trace.back, path, scene, detail))
 
-    def _context(self, trace: Trace[Answer], inquiry: Inquiry) -> Context:
+    def _beside(self, scene: Scene) -> list[Place]:
+        """The places on the segment that a packet was to go out to."""
+        if scene.next_hop is None:
+            return []
+        segment = self.lab.segment((scene.node, scene.next_hop.interface))
+        return sorted({(node, self.lab.vrfs.get((node, name))) for node, name in segment}, key=str)
+
+    def _context(self, trace: Trace[Answer], inquiry: Inquiry, scene: Scene) -> Context:
         paths = [path for path in (trace.walk.forward, trace.walk.back, trace.walk.lost) if path]
         passed = [hop.place for path in paths for hop in path.hops] or [(trace.flow.source, None)]
+        near = self._beside(scene)
+        missing = absent(self.runtime, self.plan, passed)
+        faults = self.faults()
+        if not any(fault.kind in ("gone", "process", "session") for fault in faults):
+            faults += withheld(self.runtime, self.plan, self.lab, missing)
         return Context(
-            (*self.faults(), *deviations(self.runtime, self.plan, passed)),
-            absent(self.runtime, self.plan, passed),
+            (*faults, *deviations(self.runtime, self.plan, (*passed, *near))),
+            missing,
             _way_back(inquiry, trace.walk.forward) if trace.walk.forward else None,
         )
 

@@ -272,7 +272,8 @@ def _pieces(journey: Journey, sighting: Sighting | None) -> int:
 def _changes(hop: Hop, *, bridged: bool) -> tuple[str, ...]:
     """What a namespace did to a packet that came in and went out; `bridged`: the TTL it was routed by stayed."""
     if hop.arrived is None or hop.left is None:
-        return ("encapsulated",) if hop.tunnels_out else ("decapsulated",) if hop.tunnels_in else ()
+        taken_out = hop.tunnels_in and hop.through  # it was seen on the tunnel's own interface, too
+        return ("encapsulated",) if hop.tunnels_out else ("decapsulated",) if taken_out else ()
     came, went = hop.arrived, hop.left
     made = {
         "dnat": (came.destination, came.destination_port) != (went.destination, went.destination_port),

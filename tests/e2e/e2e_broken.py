@@ -4,32 +4,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
-Place = tuple[str, str | None]
-Command = tuple[str, str | None, str]
-"""Node (or the beginning of a pod's name), VRF, and the words of a command."""
-
-
-@dataclass(frozen=True)
-class Broken:
-    """One fault.
-
-    Args:
-        flow: the flow that it breaks. do, undo: commands that bring it about and end it.
-        kinds: the causes any of which is right. nodes: any of which must be blamed.
-        words: what the sentence must hold.
-        wait: whether routing has to notice first.
-    """
-
-    name: str
-    flow: str
-    do: tuple[Command, ...]
-    undo: tuple[Command, ...]
-    kinds: tuple[str, ...]
-    nodes: tuple[str, ...]
-    words: tuple[str, ...] = ()
-    wait: bool = False
+from e2e_breaking import Broken, Command
 
 
 def nft(
@@ -453,8 +428,8 @@ BROKEN = (
         SBI,
         do=(("pe2", "sbi", "ip address del 10.20.20.1/24 dev eth4"), ("amf", None, "ip neigh flush all")),
         undo=(("pe2", "sbi", "ip address add 10.20.20.1/24 dev eth4"),),
-        kinds=("unresolved",),
-        nodes=("amf",),
+        kinds=("address-missing",),
+        nodes=("pe2",),
     ),
     Broken(
         "server-frozen",

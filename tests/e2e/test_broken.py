@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import shlex
-import signal
 from collections.abc import Iterator
 
 import pytest
 from conftest import EDGE, own_name, running
-from e2e_broken import BROKEN, Broken, Command
+from e2e_breaking import Broken, assert_named, carry_out
+from e2e_broken import BROKEN
 
 from testbed.plan import Flow
 from testbed.probe.result import Verdict
@@ -53,32 +51,6 @@ def names(session: Session) -> dict[str, str]:
     return found
 
 
-def filled(text: str, known: dict[str, str]) -> str:
-    for name, value in known.items():
-        text = text.replace("{" + name + "}", value)
-    return text.replace("{{", "{").replace("}}", "}")
-
-
-def carry_out(session: Session, commands: tuple[Command, ...]) -> None:
-    known = names(session)
-    for node, vrf, words in commands:
-        text = filled(words, known)
-        if node == "kill":
-            name, process = text.split()
-            assert session.runtime.signal(session.node(name).name, process, signal.SIGKILL)
-        elif node in ("stop", "cont"):
-            for name in session.node(text).processes:
-                session.runtime.signal(
-                    session.node(text).name, name, signal.SIGSTOP if node == "stop" else signal.SIGCONT
-                )
-        elif node == "node":
-            os.kill(session.node(text).pid, signal.SIGKILL)
-        elif text.startswith("nft "):
-            session.runtime.run(session.node(node).name, vrf, ("nft", text.removeprefix("nft ")))
-        else:
-            session.runtime.run(session.node(node).name, vrf, shlex.split(text))
-
-
 def flow_of(session: Session, broken: Broken) -> Flow:
     if broken.flow == "no-endpoints":
         client = session.node("client").name
@@ -87,7 +59,7 @@ def flow_of(session: Session, broken: Broken) -> Flow:
 
 
 def mended(session: Session, broken: Broken) -> None:
-    carry_out(session, broken.undo)
+    carry_out(session, broken.undo, names(session))
     if broken.wait:
         session.up(compiled(EDGE, session.name))
 
@@ -107,19 +79,12 @@ def test_the_cause_is_named(lab: Session, broken: Broken) -> None:
             "the flow fails before anything is broken"
         )
     try:
-        carry_out(lab, broken.do)
+        carry_out(lab, broken.do, names(lab))
         trace = explained(lab, broken)
     finally:
         mended(lab, broken)
     assert trace.answer.answer.outcome != "ok", "the fault has no effect"
-    cause = trace.cause
-    assert cause is not None
-    said = f"{cause.kind} at {cause.node}: {cause.sentence}\n" + "\n".join(cause.evidence)
-    known = names(lab)
-    assert cause.kind in broken.kinds, said
-    assert cause.node in {filled(node, known) for node in broken.nodes}, said
-    for word in broken.words:
-        assert word in cause.sentence, said
+    assert_named(trace.cause, broken, names(lab))
 
 
 def test_what_cannot_be_explained_says_so(lab: Session) -> None:

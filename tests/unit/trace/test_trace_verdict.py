@@ -12,7 +12,7 @@ from trace_frames import ACK, ICMP, RST, SYN, TCP, UDP, frame, icmp, ipv4, tcp, 
 from testbed.plan import FlowStep
 from testbed.trace.case import Case
 from testbed.trace.context import Context, Fault
-from testbed.trace.evidence import HopFacts, Scene
+from testbed.trace.evidence import HopFacts, NextHop, Scene
 from testbed.trace.journeys import Question
 from testbed.trace.map import Map
 from testbed.trace.packet import Frame
@@ -280,3 +280,173 @@ def test_the_network_that_carries_a_tunnel_is_no_wrong_one():
 
     assert left(PASSED) == "wrong-vrf"
     assert left(ipv4("1.1.1.1", "2.2.2.2", UDP, udp(5, 14789, vxlan(200, PASSED)))) == "unknown"
+
+
+HOP = NextHop(S, "out0", "s", ("REACHABLE",), "02:00:00:00:00:05", frozenset({"02:00:00:00:00:05"}), "s")
+FAILED = dataclasses.replace(HOP, states=("FAILED",), noted="", holder="")
+EXTRA = Fault(
+    "extra-address", "r", "red", "r: out0 has the address 10.0.0.1/8, which is not planned", "10.0.0.1/8", "out0"
+)
+LOST = Fault("address", "s", None, "s: eth0 lacks its planned address 10.0.2.2/24", "10.0.2.2/24", "eth0")
+DOWN = Fault("interface", "s", None, "s: eth0 is down", interface="eth0")
+OTHER = Fault("interface", "s", None, "s: eth9 is down", interface="eth9")
+UNPLUGGED = Fault("port", "r", "red", "r (VRF red): out0 is not a port of br0, as planned", interface="out0")
+ARP_OFF = Fault("setting", "s", None, "s: net/ipv4/conf/eth0/proxy_arp is 0, and 1 is planned", interface="eth0")
+RULES = Fault("rules", "r", "red", "r: chain c has 0 rules, and 1 are planned")
+
+
+@pytest.mark.parametrize(
+    ("frames", "scene", "faults", "kind", "node", "words"),
+    [
+        # Whom it was to be handed to: the reason, where one is known, comes before the silence.
+        (THERE[:2], {"next_hop": FAILED}, (), "unresolved", "r", "s did not answer who has 10.0.2.2"),
+        (THERE[:2], {"next_hop": FAILED}, (EXTRA,), "unresolved", "r", "has the address 10.0.0.1/8, which is not planned"),
+        (THERE[:2], {"next_hop": FAILED}, (ARP_OFF,), "unresolved", "r", "proxy_arp is 0, and 1 is planned"),
+        (THERE[:2], {"next_hop": FAILED}, (LOST,), "address-missing", "s", "lacks its planned address"),
+        (THERE[:2], {"next_hop": FAILED}, (OTHER, LOST, DOWN), "link-down", "s", "s: eth0 is down"),
+        (THERE[:3], {"next_hop": HOP}, (UNPLUGGED,), "bridge-port", "r", "not a port of br0"),
+        (THERE[:2], {"next_hop": dataclasses.replace(FAILED, dropped=("f i", "arp drop"))}, (), "policy", "s", "s dropped the question who has 10.0.2.2, in chain f i: arp drop"),
+        (THERE[:3], {"next_hop": dataclasses.replace(HOP, noted="02:00:00:00:00:99", holder="")}, (), "wrong-neighbour", "r", "which nobody there has"),
+        (THERE[:3], {"next_hop": dataclasses.replace(HOP, noted="02:00:00:00:00:99", holder="x")}, (), "wrong-neighbour", "r", "which is x's; s has 02:00:00:00:00:05"),
+        (THERE[:2], {"handed": dataclasses.replace(HOP, noted="02:00:00:00:00:99", holder="")}, (), "wrong-neighbour", "c", "02:00:00:00:00:99"),
+        (THERE[:3], {"next_hop": HOP, "peer_links": {"out0": (1500, True)}}, (), "unknown", "r", "nothing found says why"),
+        # Queues, reverse paths, IPv6 that is not forwarded, rules that are gone.
+        (THERE[:2], {"discarded": (("out0", "tbf", 2),)}, (), "queue", "r", "r (VRF red) dropped the request at out0: its queueing discipline tbf counted 2 more drops"),
+        (THERE[:3], {"discarded": (("out0", "tbf", 2),), "peer_links": {"out0": (1500, True)}}, (), "unknown", "r", ""),
+        (THERE[:2], {"settings": {"net/ipv4/conf/in0/rp_filter": "2"}, "counted": {"TcpExt.IPReversePathFilter": 1}}, (), "rp-filter", "r", "rp_filter is loose, and there is no way back to 10.0.1.2 at all"),
+        (THERE[:2], {"settings": {"net/ipv4/conf/all/rp_filter": "1", "net/ipv4/conf/in0/rp_filter": "2"}, "counted": {"TcpExt.IPReversePathFilter": 1}}, (), "rp-filter", "r", "loose"),
+        (THERE[:2], {"settings": {"net/ipv4/conf/in0/rp_filter": "0"}, "counted": {"TcpExt.IPReversePathFilter": 1}}, (), "unknown", "r", ""),
+        (THERE[:2], {"route": Decision("x"), "settings": {"net/ipv6/conf/all/forwarding": "0"}}, (), "forwarding-off", "r", "net/ipv6/conf/all/forwarding = 0"),
+        (THERE[:2], {"route": Decision("x", kind="local"), "settings": {"net/ipv6/conf/all/forwarding": "0"}}, (), "unknown", "r", ""),
+        (THERE[:2], {}, (RULES,), "nat-missing", "r", "did not pass on the request to 10.0.2.2: r: chain c has 0 rules"),
+        # The ends.
+        (THERE, {"listening": True, "counted": {"TcpExt.ListenOverflows": 1}}, (), "no-answer", "s", "the queue of connections that its program has not accepted yet is full"),
+        (THERE, {"listening": True, "discarded": (("eth0", "tbf", 1),)}, (), "queue", "s", "s dropped an answer at eth0"),
+        (THERE, {"listening": False, "listeners": ("127.0.0.1",)}, (), "no-listener", "s", "what has the port listens at 127.0.0.1 alone"),
+    ],
+)  # fmt: skip
+def test_what_lies_around_the_last_place(frames, scene, faults, kind, node, words):
+    place = AT_S if frames is THERE else AT_R
+    cause = explain(case(frames, dataclasses.replace(place, **scene), Context(faults)))
+    assert (cause.kind, cause.node) == (kind, node), cause.sentence
+    assert words in cause.sentence, cause.sentence
+
+
+@pytest.mark.parametrize(
+    ("scene", "faults", "kind", "node", "words"),
+    [
+        ({"next_hop": FAILED}, (), "unresolved", "c", "c sent nothing: s did not answer who has 10.0.2.2"),
+        ({"next_hop": dataclasses.replace(FAILED, interface="eth0", owner="r"), "discarded": (("eth0", "tbf", 1),)}, (), "queue", "c", "c dropped the request at eth0"),
+        ({"route": NO_ROUTE}, (Fault("route", "c", None, "c lacks its planned route 0.0.0.0/0"),), "no-route", "c", "it has no route to 10.0.2.2; c lacks its planned route 0.0.0.0/0"),
+        ({}, (), "not-sent", "c", "nobody answered"),
+    ],
+)  # fmt: skip
+def test_why_nothing_was_sent(scene, faults, kind, node, words):
+    cause = explain(case([], dataclasses.replace(Scene("c", None, destination=S), **scene), Context(faults)))
+    assert (cause.kind, cause.node) == (kind, node), cause.sentence
+    assert words in cause.sentence, cause.sentence
+
+
+def test_end_of_a_tunnel_that_does_not_fit():
+    cause = explain(_with_tunnel(dataclasses.replace(AT_S, tunnel="has VNI 11 on v, and the packet has VNI 10")))
+    assert (cause.kind, cause.node) == ("tunnel", "s")
+    assert (
+        "in a tunnel (vxlan 10 10.0.2.1 → 10.0.2.2), but has VNI 11 on v, and the packet has VNI 10" in cause.sentence
+    )
+
+
+def _with_tunnel(scene: Scene) -> Case:
+    found = case(THERE, scene)
+    assert found.path is not None
+    last = dataclasses.replace(found.path.last, tunnels_in=("vxlan 10 10.0.2.1 → 10.0.2.2",))
+    return dataclasses.replace(found, path=dataclasses.replace(found.path, hops=(*found.path.hops[:-1], last)))
+
+
+SNAT, BALANCED = "198.51.100.9", "3.3.3.3"
+REPLY = tcp(80, 4000, 9, 501, SYN | ACK)
+
+
+def test_source_that_nobody_has():
+    """r gives the request a source; s has no route to it."""
+    given = ipv4(SNAT, S, TCP, tcp(4000, 80, 500, 0, SYN), ttl=63)
+    frames = [
+        *THERE[:2],
+        frame(2, "r", "out0", "out", given, vrf="red"),
+        frame(3, "s", "eth0", "in", given),
+        frame(4, "s", "eth0", "out", ipv4(S, SNAT, TCP, REPLY)),
+        frame(5, "r", "out0", "in", ipv4(S, SNAT, TCP, REPLY), vrf="red"),
+    ]
+    scene = dataclasses.replace(AT_R, route=NO_ROUTE, destination=SNAT)
+    cause = explain(case(frames, scene))
+    assert (cause.kind, cause.node) == ("wrong-nat", "r")
+    assert cause.sentence.startswith(
+        "r (VRF red) gave the request the source 198.51.100.9, which nobody in the lab has"
+    )
+
+
+def translated(back: list[Frame]) -> Case:
+    """c asks a Service's address, which r makes s's, with a source of its own; then what came back."""
+    asked = ipv4(C, BALANCED, TCP, tcp(4000, 80, 500, 0, SYN))
+    sent = ipv4(R, S, TCP, tcp(5000, 80, 500, 0, SYN), ttl=63)
+    frames = [
+        frame(0, "c", "eth0", "out", asked),
+        frame(1, "r", "in0", "in", asked, vrf="red"),
+        frame(2, "r", "out0", "out", sent, vrf="red"),
+        frame(3, "s", "eth0", "in", sent),
+        *back,
+    ]
+    found = walk(frames, Question("tcp", 500, "c", BALANCED, 80), LAB)
+    facts = tuple(HopFacts(Decision("x")) for _ in found.forward.hops) if found.forward else ()
+    path = found.lost or found.back or found.forward
+    assert path is not None
+    return Case(found, LAB, Context(), facts, (), path, Scene(*path.last.place), "nobody answered")
+
+
+def test_reply_that_the_translating_node_takes_for_its_own():
+    data = tcp(80, 5000, 9, 501, SYN | ACK)
+    frames = [
+        frame(4, "s", "eth0", "out", ipv4(S, R, TCP, data)),
+        frame(5, "r", "out0", "in", ipv4(S, R, TCP, data), vrf="red"),
+    ]
+    cause = explain(translated(frames))
+    assert (cause.kind, cause.node) == ("nat-missing", "r")
+    assert "took the reply for its own" in cause.sentence
+
+
+def test_reply_from_another_address_than_was_asked():
+    frames = [
+        frame(4, "s", "eth0", "out", ipv4(S, C, TCP, REPLY)),
+        frame(5, "c", "eth0", "in", ipv4(S, C, TCP, REPLY)),
+    ]
+    cause = explain(translated(frames))
+    assert (cause.kind, cause.node) == ("nat-missing", "r")
+    assert cause.sentence.startswith("the reply reached c from 10.0.2.2, and not from 3.3.3.3, which it had asked")
+
+
+def test_address_that_two_have():
+    reply = ipv4(S, C, TCP, REPLY)
+    there = [*THERE, frame(4, "s", "eth0", "out", reply), frame(5, "x", "eth0", "in", reply)]
+    twice = Fault(
+        "extra-address", "x", None, "x: eth0 has the address 10.0.1.2/24, which is not planned", "10.0.1.2/24"
+    )
+    cause = explain(case(there, Scene("x", None, destination=C), Context((twice,))))
+    assert (cause.kind, cause.node) == ("duplicate-address", "x"), cause.sentence
+    assert "and it is c's" in cause.sentence
+
+
+def test_echoes_that_are_ignored():
+    asked = ipv4(C, S, ICMP, icmp(8, 0, 7 << 16, (500).to_bytes(4, "big")))
+    found = walk(
+        [frame(0, "c", "eth0", "out", asked), frame(1, "s", "eth0", "in", asked)], Question("icmp", 500, "c", S), LAB
+    )
+    scene = dataclasses.replace(AT_S, settings={"net/ipv4/icmp_echo_ignore_all": "1"})
+    cause = explain(Case(found, LAB, Context(), (), (), found.forward, scene, "nobody answered"))
+    assert (cause.kind, cause.node) == ("setting", "s")
+
+
+def test_address_that_is_missing_at_the_place_without_a_route():
+    fault = Fault("address", "r", "red", "r: out0 lacks its planned address 10.0.2.1/24", "10.0.2.1/24", "out0")
+    six = dataclasses.replace(fault, prefix="fd00::1/64")
+    scene = dataclasses.replace(AT_R, route=NO_ROUTE)
+    assert explain(case(THERE[:2], scene, Context((fault,)))).kind == "address-missing"
+    assert explain(case(THERE[:2], scene, Context((six,)))).kind == "no-route"
