@@ -130,12 +130,19 @@ def _flow(lab: str, graph: Topology, section: FlowSection) -> dict[str, object]:
         "detail": answer.detail,
         "evidence": (*answer.evidence, *section.evidence),
         "walk": section.walk,
-        "pictures": [*_path_picture(graph, section.path), *([_drawn(section.sequence)] if section.sequence else [])],
+        "pictures": _pictures(graph, section),
     }
 
 
-def _path_picture(graph: Topology, path: Sequence[str]) -> list[Markup]:
-    return [_drawn(svg(graph, path, alone=False))] if len(path) > 1 else []
+def _pictures(graph: Topology, section: FlowSection) -> list[tuple[str, Markup]]:
+    """(what it is, the picture) of a flow's way on the topology, and of its walk as a sequence."""
+    name = section.verdict.flow.name
+    found = []
+    if len(section.path) > 1:
+        found.append((f"way of {name} on the topology", _drawn(svg(graph, section.path, alone=False))))
+    if section.sequence:
+        found.append((f"sequence of {name}", _drawn(section.sequence)))
+    return found
 
 
 def _session(session: BgpSession, state: SessionState) -> dict[str, object]:
