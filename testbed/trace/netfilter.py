@@ -11,6 +11,7 @@ import socket
 import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
 from testbed.bpf import TUNNEL_PORT, VXLAN_PORT
@@ -31,7 +32,7 @@ HEADER = 16 + 4  # nlmsghdr and nfgenmsg
 SIZE = 1 << 16
 
 # enum nft_trace_attributes, enum nft_trace_types, enum nft_verdicts and netfilter's own verdicts.
-TABLE, CHAIN, HANDLE, TYPE, VERDICT, NETWORK, MARK, POLICY = 1, 2, 3, 4, 5, 8, 14, 16
+TABLE, CHAIN, HANDLE, TYPE, VERDICT, ID, NETWORK, MARK, POLICY = 1, 2, 3, 4, 5, 6, 8, 14, 16
 TYPES = {1: "policy", 2: "return", 3: "rule"}
 VERDICTS = {0: "drop", 1: "accept", 2: "stolen", 3: "queue", -1: "continue", -2: "break", -3: "jump", -4: "goto"}
 VERDICTS[-5] = "return"
@@ -200,7 +201,18 @@ def _event(found: dict[int, bytes], family: str) -> RuleEvent:
         verdict=VERDICTS.get(code, str(code)),
         mark=int.from_bytes(found.get(MARK, b""), "big"),
         family=family,
+        packet=int.from_bytes(found.get(ID, b""), "big"),
+        ends=_addresses(found.get(NETWORK, b"")),
     )
+
+
+def _addresses(header: bytes) -> tuple[str, ...]:
+    """Source and destination in the header of an IP packet; none where it is of another protocol, or not there."""
+    if len(header) >= 20 and header[0] >> 4 == 4:
+        return str(IPv4Address(header[12:16])), str(IPv4Address(header[16:20]))
+    if len(header) >= 40 and header[0] >> 4 == 6:
+        return str(IPv6Address(header[8:24])), str(IPv6Address(header[24:40]))
+    return ()
 
 
 def _text(data: bytes) -> str:

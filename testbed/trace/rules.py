@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from testbed.trace.packet import Ends
@@ -28,7 +28,9 @@ class Connection:
 class RuleEvent:
     """What a rule, or the policy of a chain, decided about a packet; `mark` is the packet's then.
 
-    `family` is that of the table, as nft(8) names it; empty: not known.
+    Args:
+        family: of the table, as nft(8) names it; empty: not known.
+        packet: a number that all events about one packet have. ends: its source and destination; empty: not told here.
     """
 
     table: str
@@ -38,6 +40,8 @@ class RuleEvent:
     verdict: str
     mark: int = 0
     family: str = ""
+    packet: int = 0
+    ends: tuple[str, ...] = ()
 
 
 def connection_of(entries: Iterable[Connection], seen: Ends) -> Connection | None:
@@ -180,9 +184,20 @@ def comment(listing: str, chain: str) -> str:
     return ""
 
 
-def denial(events: Sequence[RuleEvent]) -> RuleEvent | None:
-    """The event that ended a packet's life."""
-    return next((event for event in events if event.verdict == "drop"), None)
+def denial(events: Sequence[RuleEvent], addresses: Collection[str] = ()) -> RuleEvent | None:
+    """The event that ended a packet's life.
+
+    Args:
+        addresses: those that the packet had anywhere on its way. One that has both is preferred to one that has one of
+            them (the other may have been translated here), and others do not count. Empty: any packet counts.
+    """
+    ends = {event.packet: set(event.ends) for event in events if event.ends}
+    drops = [event for event in events if event.verdict == "drop"]
+    if not addresses:
+        return next(iter(drops), None)
+    known = set(addresses)
+    both = (event for event in drops if ends.get(event.packet, known | {""}) <= known)
+    return next(both, None) or next((event for event in drops if ends.get(event.packet, known) & known), None)
 
 
 def marks(events: Sequence[RuleEvent]) -> Iterator[int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from testbed.errors import TestbedError
@@ -20,6 +20,9 @@ from testbed.trace.sockets import waiting
 from testbed.trace.tunnels import far_end
 from testbed.trace.walk import Hop, Path, Walk
 
+Again = Callable[[int, float], object]
+"""Asks the flow once more, with a mark, and waits for an answer at least so many seconds."""
+QUESTION = 1.2  # seconds: a next hop that does not answer is asked once a second (RETRANS_TIMER of RFC 4861; arp(7))
 SETTINGS = ("rp_filter", "forwarding")
 TELLING = {
     "TcpExt.IPReversePathFilter",
@@ -47,20 +50,20 @@ def look(
     walk: Walk,
     path: Path,
     counted: Mapping[str, int],
-    again: Callable[[int], object],
+    again: Again,
     mark: int,
     protocol: Protocol,
 ) -> Scene:
     """Everything that bears on what became of a packet at its last hop.
 
     Args:
-        counted: what rose there while the flow was asked. again: asks the flow once more, with this mark.
+        counted: what rose there while the flow was asked. again: asks the flow once more; mark: with this mark.
     """
     hop = path.last
     node, vrf = hop.place
     matches = (*matches_of(protocol, mark), *(OUTER if hop.tunnels_in or hop.tunnels_out else ()))
     drops = _drops(inquiry, hop.place)
-    events = _rules(inquiry, hop.place, matches, lambda: again(mark), hop.interface_in)
+    events = _rules(inquiry, hop.place, matches, lambda: again(mark, 0), hop.interface_in)
     target = None
     if hop.left is None and path.direction == "request":
         target = dnat_target(inquiry.listing(hop.place), [event.chain for event in events])
@@ -77,7 +80,7 @@ def look(
         destination=destination,
         best=_words(best, rule),
         best_kind=str(best.get("type", "unicast")) if best else "",
-        denied=_denied(inquiry, hop.place, events),
+        denied=_denied(inquiry, hop.place, events, _addresses(walk)),
         marks=tuple(marks(events)),
         counted={name: more for name, more in counted.items() if name in TELLING},
         unresolved=tuple(
@@ -90,29 +93,27 @@ def look(
         listeners=elsewhere,
         next_hop=handed
         if "bridged" in hop.changes
-        else _next_hop(inquiry, hop.place, routed, destination, lambda: again(mark), told=_told(walk, hop)),
+        else _next_hop(inquiry, hop.place, routed, destination, lambda: again(mark, QUESTION), told=_told(walk, hop)),
         handed=handed,
         discarded=more_drops(drops, _drops(inquiry, hop.place)),
         tunnel=_far_end(inquiry, hop),
     )
 
 
-def at_origin(
-    inquiry: Inquiry, node: str, address: str, again: Callable[[int], object], mark: int, protocol: Protocol
-) -> Scene:
+def at_origin(inquiry: Inquiry, node: str, address: str, again: Again, mark: int, protocol: Protocol) -> Scene:
     """The place where a flow starts that sent nothing."""
     place = (node, None)
     drops = _drops(inquiry, place)
-    events = _rules(inquiry, place, matches_of(protocol, mark), lambda: again(mark))
+    events = _rules(inquiry, place, matches_of(protocol, mark), lambda: again(mark, 0))
     routed = inquiry.sent(place, address)
     return Scene(
         node,
         None,
         route=routed,
         destination=address,
-        denied=_denied(inquiry, place, events),
+        denied=_denied(inquiry, place, events, {address, *inquiry.lab.addresses.get(place, ())}),
         links=_links(inquiry, place),
-        next_hop=_next_hop(inquiry, place, routed, address, lambda: again(mark)),
+        next_hop=_next_hop(inquiry, place, routed, address, lambda: again(mark, QUESTION)),
         discarded=more_drops(drops, _drops(inquiry, place)),
     )
 
@@ -142,7 +143,8 @@ def _next_hop(
     if port is None:
         return found
     owner = (port[0], inquiry.lab.vrfs.get(port))
-    events = _rules(inquiry, owner, QUESTIONS, again, port[1])
+    # Where the kernel gave up while it was watched, no question was seen, and the next packet makes it ask anew.
+    events = _rules(inquiry, owner, QUESTIONS, again, port[1]) or _rules(inquiry, owner, QUESTIONS, again, port[1])
     states = (*found.states, *known(inquiry, place, found.address, found.interface)[:1])
     return replace(found, states=states, dropped=_denied(inquiry, owner, events))
 
@@ -168,9 +170,19 @@ def _far_end(inquiry: Inquiry, hop: Hop) -> str:
     return far_end(hop.tunnels_in[0], inquiry.listed(hop.place, "ip", "-d", "-j", "link"))
 
 
-def _denied(inquiry: Inquiry, place: Place, events: Sequence[RuleEvent]) -> tuple[str, str] | None:
-    """(chain, rule) of what dropped a packet."""
-    event = denial(events)
+def _addresses(walk: Walk) -> set[str]:
+    """All addresses that the flow's packets had anywhere, those of tunnels around them included."""
+    hops = [hop for path in walk.paths for hop in path.hops]
+    ends = [ends for hop in hops for ends in (hop.arrived, hop.left) if ends]
+    around = [word for hop in hops for tunnel in (*hop.tunnels_in, *hop.tunnels_out) for word in tunnel.split()]
+    return {walk.question.address, *around, *(text for entry in ends for text in (entry.source, entry.destination))}
+
+
+def _denied(
+    inquiry: Inquiry, place: Place, events: Sequence[RuleEvent], addresses: Collection[str] = ()
+) -> tuple[str, str] | None:
+    """(chain, rule) of what dropped a packet with these addresses; of any packet, where none are given."""
+    event = denial(events, addresses)
     if event is None:
         return None
     text = rule_text(inquiry.runtime, *place, event) if event.handle else ""

@@ -111,8 +111,8 @@ class Tracer(Generic[Answer]):
         path = found.lost or _suspect(found)
         unwatched = replace(flow, via=(), not_via=())
 
-        def again(mark: int) -> None:
-            self.ask(unwatched, mark)
+        def again(mark: int, least: float) -> None:
+            self.ask(replace(unwatched, timeout=max(flow.timeout, least)), mark)
 
         if path is None:
             scene = at_origin(inquiry, flow.source, flow.address, again, new_mark(flow), flow.protocol)

@@ -213,3 +213,24 @@ def test_rules_for_a_source_that_was_written_after_routing():
     assert len(too_late(rules, 0, "eth0", pod, balanced, "1.1.1.1")) == 2
     assert too_late(rules, 0, "eth0", balanced, balanced, client) == ()
     assert too_late(rules, 0, "eth0", pod, "4.4.4.4", client) == ()
+
+
+@pytest.mark.parametrize(
+    ("dropped", "found"),
+    [
+        ({1: ("10.0.0.1", "10.0.0.2"), 2: ("10.0.0.8", "10.0.0.9")}, 1),  # the other is a stranger's
+        ({2: ("10.0.0.8", "10.0.0.9"), 1: ("10.0.0.1", "10.0.0.2")}, 1),
+        ({3: ("10.0.0.1", "10.9.9.9"), 1: ("10.0.0.1", "10.0.0.2")}, 1),  # both ends are better than one
+        ({3: ("10.0.0.1", "10.9.9.9"), 2: ("10.0.0.8", "10.0.0.9")}, 3),  # translated before it was dropped
+        ({2: ("10.0.0.8", "10.0.0.9")}, None),
+        ({4: ()}, 4),  # nothing is told of its addresses
+    ],
+)
+def test_whose_packet_was_dropped(dropped, found):
+    events = [
+        RuleEvent("f", "c", 1, "rule", verdict, packet=number, ends=ends if verdict == "jump" else ())
+        for number, ends in dropped.items()
+        for verdict in ("jump", "drop")
+    ]
+    event = denial(events, {"10.0.0.1", "10.0.0.2"})
+    assert (event.packet if event else None) == found
