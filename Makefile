@@ -27,11 +27,16 @@ VM_LAST ?= 2400
 # An engine's data is in the machine's memory.
 VM_MEMORY ?= 6G
 
+CELLS := test_vrf_return_path or test_node_vrfs
+# The tests of a choice that need a machine; the files that have them are found here, for an emulated one takes minutes.
+in-vm = $(abspath $(BIN))/pytest --durations=10 -o faulthandler_timeout=600 -m "live and vm" -k "$(1)" \
+	$$($(BIN)/pytest --collect-only --quiet -m "live and vm" -k "$(1)" tests | sed -n 's/::.*//p' | sort -u)
+
 name = $(if $(NAME),--name $(NAME))
 runtime = $(if $(RUNTIME),--runtime $(RUNTIME))
 
 .PHONY: lab-up lab-down setup setup-dev setup-docker setup-vm test test-all test-docker test-vm test-containerlab lint unit \
-	e2e e2e-docker e2e-vm e2e-containerlab bench clean
+	e2e e2e-docker e2e-vm e2e-vm-cells e2e-vm-others e2e-containerlab bench clean
 
 lab-up: setup $(if $(filter docker containerlab,$(RUNTIME)),setup-docker)
 	@$(BIN)/testbed up $(LAB) $(runtime) $(name)
@@ -68,7 +73,7 @@ $(VENV)/.installed-vm: pyproject.toml $(VENV)/.installed
 
 test: lint unit e2e
 
-test-all: export TESTBED_REQUIRE = netns,docker,vm
+test-all: export TESTBED_REQUIRE = netns,vxlan,docker,vm
 test-all: setup-dev setup-docker setup-vm
 	@status=0; $(MAKE) --keep-going test || status=$$?; \
 	scripts/with-docker $(MAKE) --keep-going e2e-docker e2e-vm VM_NEEDS=$(VM_NEEDS),docker || status=$$?; exit $$status
@@ -99,11 +104,19 @@ e2e: setup-dev
 e2e-docker: setup-dev
 	$(BIN)/pytest --durations=10 -m "live and docker and not vm_boot" tests
 
-# All tests in one machine; then those of `testbed vm` itself, which boot their own.
+# Two machines side by side: where they are emulated, each has work for one processor.
 e2e-vm: setup-vm
-	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --memory $(VM_MEMORY) \
-		--timeout $(VM_LAST) -- $(abspath $(BIN))/pytest --durations=10 -o faulthandler_timeout=600 -m "live and vm" tests
+	@$(MAKE) --jobs=2 --keep-going --output-sync=line e2e-vm-cells e2e-vm-others
+
+# The matrices of labs, cell by cell; then the tests of `testbed vm` itself, which boot their own machines.
+e2e-vm-cells: setup-vm
+	TESTBED_REQUIRE=$(VM_NEEDS:%,docker=%) $(BIN)/testbed vm --memory 4G --timeout $(VM_LAST) -- \
+		$(call in-vm,$(CELLS))
 	$(BIN)/pytest -m vm_boot tests
+
+e2e-vm-others: setup-vm
+	TESTBED_REQUIRE=$(VM_NEEDS) $(BIN)/testbed vm $(if $(shell command -v dockerd),--docker) --memory $(VM_MEMORY) \
+		--timeout $(VM_LAST) -- $(call in-vm,not ($(CELLS)))
 
 e2e-containerlab: setup-dev
 	$(BIN)/pytest -m "live and containerlab" tests
