@@ -106,7 +106,7 @@ e2e-docker: setup-dev
 
 # Two machines side by side: where they are emulated, each has work for one processor.
 e2e-vm: setup-vm
-	@$(MAKE) --jobs=2 --keep-going --output-sync=line e2e-vm-cells e2e-vm-others
+	@$(MAKE) --jobs=2 --keep-going e2e-vm-cells e2e-vm-others
 
 # The matrices of labs, cell by cell; then the tests of `testbed vm` itself, which boot their own machines.
 e2e-vm-cells: setup-vm
