@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import io
 import logging
 import socket
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import paramiko
@@ -23,6 +26,7 @@ from testbed.runtime.base import Sockets
 LOG_CHANNEL = "testbed.probe.ssh"
 LOGIN_SECONDS = 10.0
 """What a login may take on a machine that does many at a time: it is computing, not waiting for packets."""
+MARGIN = 0.01  # seconds, so that the time has certainly passed
 LARGEST_OUTPUT = 1 << 20
 WHO = 'echo "$SSH_CONNECTION"; hostname'
 """SSH_CONNECTION holds the client's address and port, then the server's (ssh(1))."""
@@ -41,7 +45,7 @@ def ssh(sockets: Sockets, flow: Flow, secrets: Secrets = NO_SECRETS, mark: int =
 
     def talk(sock: socket.socket) -> Answer:
         ends = time.monotonic() + (sock.gettimeout() or 0)
-        with _transport(sock, sock.gettimeout() or 0, host_keys) as transport:
+        with _transport(sock, sock.gettimeout() or 0, host_keys) as transport, _closed_at(transport, ends):
             try:
                 return _converse(transport, flow, key, host_keys, ends)
             except (paramiko.SSHException, EOFError) as error:
@@ -94,6 +98,22 @@ def _transport(sock: socket.socket, seconds: float, host_keys: dict[bytes, str])
         transport.close()
         raise ProbeError(f"unknown kind of host key: {error}") from error
     return transport
+
+
+@contextlib.contextmanager
+def _closed_at(transport: paramiko.Transport, ends: float) -> Iterator[None]:
+    """End the session, and whatever waits for an answer in it, if the block is still at work then.
+
+    Channel.exec_command has no time limit of its own: where the network is cut after the login, it would wait until
+    TCP gives up, a quarter of an hour.
+    """
+    alarm = threading.Timer(ends - time.monotonic() + MARGIN, transport.close)
+    alarm.daemon = True
+    alarm.start()
+    try:
+        yield
+    finally:
+        alarm.cancel()
 
 
 def _algorithms(kind: str) -> tuple[str, ...]:

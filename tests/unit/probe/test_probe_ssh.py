@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
+import io
 import os
 import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import paramiko
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey
 from cryptography.hazmat.primitives.asymmetric.ec import generate_private_key as generate_ecdsa
@@ -148,6 +152,57 @@ def test_server_of_another_protocol_is_an_error(sockets, server):
     with canned(b"HTTP/1.1 400 Bad Request\r\n\r\n") as port:
         answer = ssh(sockets, login(server, port=port), server.secrets)
     assert answer.outcome == "error"
+
+
+class Mute(paramiko.ServerInterface):
+    """Lets everybody in, and says nothing more."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    def get_allowed_auths(self, username: str) -> str:
+        return "publickey"
+
+    def check_auth_publickey(self, username: str, key: paramiko.PKey) -> int:
+        return paramiko.AUTH_SUCCESSFUL
+
+    def check_channel_request(self, kind: str, chanid: int) -> int:
+        return paramiko.OPEN_SUCCEEDED
+
+    def check_channel_exec_request(self, channel: paramiko.Channel, command: bytes) -> bool:
+        self.ended.wait(30)
+        return False
+
+
+@contextlib.contextmanager
+def mute(private_key: str) -> Iterator[int]:
+    """A server that answers no more after the login; the port it listens on."""
+    answers = Mute()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            connection, _ = listener.accept()
+            with paramiko.Transport(connection) as transport:
+                transport.add_server_key(paramiko.Ed25519Key.from_private_key(io.StringIO(private_key)))
+                transport.start_server(server=answers)
+                answers.ended.wait(30)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            answers.ended.set()
+            thread.join()
+
+
+def test_a_server_that_falls_silent_after_the_login_is_a_timeout(sockets, server):
+    """As where a link is cut just then: the request to run a command is never answered."""
+    private, public = key_pair()
+    flow = login(server, command="true", expect="timeout", timeout=1)
+    with mute(private) as port:
+        answer = ssh(sockets, replace(flow, port=port), replace(server.secrets, host_keys=(public,)))
+    assert answer.outcome == "timeout"
 
 
 def test_silent_server_is_a_timeout(sockets, server):
