@@ -75,6 +75,16 @@ def checking(lab: Changing, node: str, check: int, valid_mark: int) -> Iterator[
             lab.node(node, "/usr/sbin/sysctl", "-w", f"{key}=0")
 
 
+@contextlib.contextmanager
+def blackholed(lab: Changing) -> Iterator[None]:
+    """A blackhole for n1's default route, for the length of the block."""
+    try:
+        lab.node("n1", "ip", "route", "replace", "blackhole", "default")
+        yield
+    finally:
+        lab.node("n1", "ip", "route", "replace", "default", "via", "172.16.1.1", "dev", "eth0")
+
+
 class Seen(NamedTuple):
     """A packet on an interface: whether it left by it, its source and destination."""
 

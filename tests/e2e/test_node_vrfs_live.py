@@ -7,7 +7,17 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import LABS
-from e2e_matrix import ANSWERED, REPLY, REQUEST, Changing, capture, changing, checking, concerning_the_client
+from e2e_matrix import (
+    ANSWERED,
+    REPLY,
+    REQUEST,
+    Changing,
+    blackholed,
+    capture,
+    changing,
+    checking,
+    concerning_the_client,
+)
 
 from testbed.report.matrix import wrong
 
@@ -42,11 +52,8 @@ def test_request_and_reply_take_the_vrf(lab, mode):
         assert lab.outcomes() == ANSWERED
     assert concerning_the_client(second) == {REQUEST, REPLY}
     assert concerning_the_client(first) == set()
-    try:
-        lab.node("n1", "ip", "route", "replace", "blackhole", "default")
+    with blackholed(lab):
         assert lab.outcomes() == ANSWERED
-    finally:
-        lab.node("n1", "ip", "route", "replace", "default", "via", "172.16.1.1", "dev", "eth0")
 
 
 CHECKED = [
