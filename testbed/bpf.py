@@ -23,6 +23,7 @@ IPPROTO_ICMP, IPPROTO_IPIP, IPPROTO_TCP, IPPROTO_UDP = 1, 4, 6, 17
 IPPROTO_FRAGMENT, IPPROTO_ICMPV6 = 44, 58
 VXLAN_PORT, TUNNEL_PORT = 4789, 14789
 """UDP ports: IANA's, which Calico's pools have, and that of the tunnels that are the lab's own."""
+VXLAN_PORTS = (VXLAN_PORT, TUNNEL_PORT)
 
 Instruction = tuple[int, int, int, int]
 

@@ -57,7 +57,6 @@ RUNTIMES: dict[str, type[NetnsRuntime | KindNodesRuntime | ContainerlabRuntime]]
 CONTAINER_RUNTIMES = ("docker", "containerlab")
 TOPOLOGIES = (".clab.yml", ".clab.yaml")  # containerlab's files, by their names
 VRF_DRIVERS: tuple[VrfDriver, ...] = ("netns", "device")
-NODE = "kubernetes"  # the kind of the nodes of a cluster
 TIMEOUT = 60.0  # seconds until a lab must be ready
 APPLYING = 600.0  # seconds that an `up` may take before a watch gives up
 VERDICTS = "verdicts.json"
@@ -346,12 +345,12 @@ class Session:
             NoSuchLabError: it does not run, or not whole. InputError: its files do not say what runs, or there is
                 nothing to watch.
         """
-        from testbed.deploy.watch import Watch
+        from testbed.deploy.watch import Watch, cluster_nodes
 
-        clusters = [] if lab.endswith(TOPOLOGIES) else [node.name for node in self.plan.nodes if node.kind == NODE]
-        if not clusters or self.plan.cluster:
+        plan = self.plan
+        if lab.endswith(TOPOLOGIES) or plan.cluster or not cluster_nodes(plan):
             problem = f"lab {self.name} has no embedded cluster, and nothing else is watched"
-            hint = "kind's clusters have controllers of their own" if self.plan.cluster else ""
+            hint = "kind's clusters have controllers of their own" if plan.cluster else ""
             raise InputError([Problem(problem, hint=hint)])
         made = compiler(lab, self.name, runtime=self.runtime.name)
         return Watch(self.runtime, self.directory, made, lambda: self._alone(APPLYING))

@@ -15,7 +15,7 @@ from testbed.deploy import commands, frr_reload, rulesets
 from testbed.deploy import secrets as lab_secrets
 from testbed.deploy.readiness import Starter, await_ready
 from testbed.errors import DeployError, NoSuchLabError, NotReadyError
-from testbed.events import Observer, Step, Told
+from testbed.events import Observer, Step, Told, ignore
 from testbed.plan import Node, Plan, Process
 from testbed.plan.diff import PlanDiff, diff
 from testbed.plan.store import from_json, to_json
@@ -74,7 +74,7 @@ def up(
     return change
 
 
-def react(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, observer: Observer) -> PlanDiff:
+def react(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float) -> None:
     """Apply to a running lab what Kubernetes' controllers make of a node's end.
 
     Nothing that is gone is made anew, of whatever kind, and nothing is waited for but programs that are started.
@@ -95,8 +95,7 @@ def react(plan: Plan, runtime: Runtime, directory: Path, *, timeout: float, obse
     there, before = plan.without(gone), old.without(gone)
     change = diff(before, there)
     with _unfinished(directory, plan):
-        _Apply(there, before, change, runtime, directory, Deadline(timeout), observer, None).react(states)
-    return change
+        _Apply(there, before, change, runtime, directory, Deadline(timeout), ignore, None).react(states)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,6 @@ from pathlib import Path
 
 from testbed.deploy import apply
 from testbed.errors import InputError, NoSuchLabError, NoSuchNodeError, Problem, TestbedError
-from testbed.events import ignore
 from testbed.plan import Plan
 from testbed.runtime.base import Runtime
 from testbed.wait import Readable, readable
@@ -40,6 +39,11 @@ class Reaction:
     after: Plan
     seconds: float
     problem: str = ""
+
+
+def cluster_nodes(plan: Plan) -> tuple[str, ...]:
+    """The nodes of a lab's cluster."""
+    return tuple(node.name for node in plan.nodes if node.kind == "kubernetes")
 
 
 class Watch:
@@ -70,8 +74,7 @@ class Watch:
     @property
     def nodes(self) -> tuple[str, ...]:
         """The cluster's nodes that the lab has and that are ready."""
-        known = (node.name for node in self._plan.nodes if node.kind == "kubernetes")
-        return tuple(name for name in known if name not in self._plan.not_ready)
+        return tuple(name for name in cluster_nodes(self._plan) if name not in self._plan.not_ready)
 
     def reactions(self, stop: Readable | None = None) -> Iterator[Reaction]:
         """One for each time that nodes end, until the lab is gone.
@@ -143,7 +146,7 @@ class Watch:
             return None
         try:
             after = self._compiled((*before.not_ready, *ended))
-            apply.react(after, self._runtime, self._directory, timeout=TIMEOUT, observer=ignore)
+            apply.react(after, self._runtime, self._directory, timeout=TIMEOUT)
         except NoSuchLabError:
             raise
         except TestbedError as error:

@@ -22,8 +22,7 @@ from contextlib import ExitStack, contextmanager
 from testbed.bpf import (
     IPPROTO_IPIP,
     SNAP,
-    TUNNEL_PORT,
-    VXLAN_PORT,
+    VXLAN_PORTS,
     Field,
     Instruction,
     compiled,
@@ -80,7 +79,7 @@ def layouts(flow: Flow, mark: int) -> tuple[tuple[Field, ...], ...]:
     protocol, offset = _transport(flow.protocol, 4)
     ipip = (*ipv4(0, IPPROTO_IPIP), *ipv4(20, protocol), Field(4, 40 + offset, mark))
     inside = (*ipv4(50, protocol), Field(4, 70 + offset, mark))
-    in_vxlan = [(*vxlan(port), *inside) for port in (VXLAN_PORT, TUNNEL_PORT)]
+    in_vxlan = [(*vxlan(port), *inside) for port in VXLAN_PORTS]
     return ((*ipv4(0, protocol), Field(4, 20 + offset, mark)), ipip, *in_vxlan)
 
 

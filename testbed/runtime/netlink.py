@@ -117,10 +117,7 @@ def _new_virtual(kind: str, name: str, index: int, *more: tuple[str, Any]) -> Me
 
 def new_vrf(name: str, index: int, table: int) -> Message:
     """A VRF device (Linux Documentation/networking/vrf.rst)."""
-    info = {"attrs": [("IFLA_INFO_KIND", "vrf"), ("IFLA_INFO_DATA", {"attrs": [("IFLA_VRF_TABLE", table)]})]}
-    attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
-    flags = NLM_F_CREATE | NLM_F_EXCL
-    return _message(ifinfmsg, RTM_NEWLINK, flags, f"create VRF device {name}", [errno.EEXIST], index=index, attrs=attrs)
+    return _new_device("vrf", name, index, [("IFLA_VRF_TABLE", table)], [errno.EEXIST])
 
 
 def new_vxlan(name: str, index: int, tunnel: Tunnel) -> Message:
@@ -131,10 +128,16 @@ def new_vxlan(name: str, index: int, tunnel: Tunnel) -> Message:
         ("IFLA_VXLAN_PORT", tunnel.port),
         ("IFLA_VXLAN_LEARNING", 0),
     ]
-    info = {"attrs": [("IFLA_INFO_KIND", "vxlan"), ("IFLA_INFO_DATA", {"attrs": data})]}
+    return _new_device("vxlan", name, index, data)
+
+
+def _new_device(
+    kind: str, name: str, index: int, data: Sequence[tuple[str, Any]], accepted: Sequence[int] = ()
+) -> Message:
+    info = {"attrs": [("IFLA_INFO_KIND", kind), ("IFLA_INFO_DATA", {"attrs": list(data)})]}
     attrs = [("IFLA_IFNAME", name), ("IFLA_LINKINFO", info)]
-    flags = NLM_F_CREATE | NLM_F_EXCL
-    return _message(ifinfmsg, RTM_NEWLINK, flags, f"create VXLAN device {name}", index=index, attrs=attrs)
+    flags, what = NLM_F_CREATE | NLM_F_EXCL, f"create {kind.upper()} device {name}"
+    return _message(ifinfmsg, RTM_NEWLINK, flags, what, accepted, index=index, attrs=attrs)
 
 
 def add_peer(index: int, peer: TunnelPeer) -> tuple[Message, Message]:

@@ -14,7 +14,7 @@ from testbed.errors import TestbedError
 from testbed.plan import BgpSession, Plan
 from testbed.runtime.base import Runtime
 from testbed.trace.context import Fault
-from testbed.trace.map import Map, Place
+from testbed.trace.map import Map, Place, place_name
 
 
 def withheld(runtime: Runtime, plan: Plan, lab: Map, missing: Iterable[tuple[Place, str]]) -> tuple[Fault, ...]:
@@ -37,10 +37,11 @@ def _withheld(runtime: Runtime, plan: Plan, lab: Map, place: Place, prefix: str)
             if not known.get("paths"):
                 todo.append(there)
             elif session.peer in known.get("advertisedTo", {}):
-                text = f"{_name(here)} does not take {prefix}, which {_name(there)} announces to it"
+                text = f"{place_name(*here)} does not take {prefix}, which {place_name(*there)} announces to it"
                 yield Fault("filter", *here, text, prefix)
             else:
-                text = f"{_name(there)} has {prefix} and does not announce it to {_name(here)} ({session.peer})"
+                name = place_name(*there)
+                text = f"{name} has {prefix} and does not announce it to {place_name(*here)} ({session.peer})"
                 yield Fault("filter", *there, text, prefix)
 
 
@@ -60,7 +61,3 @@ def _asked(runtime: Runtime, node: str, vrf: str | None, prefix: str) -> dict[st
     except (TestbedError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def _name(place: Place) -> str:
-    return f"{place[0]} (VRF {place[1]})" if place[1] else place[0]

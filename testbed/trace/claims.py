@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
+from testbed.trace.map import place_name
+
 if TYPE_CHECKING:
     from testbed.trace.walk import Hop, Path
 
@@ -39,12 +41,8 @@ class Passage:
     def then(self, node: str, vrf: str | None = None) -> Passage:
         """That the packet passed `node` later on."""
         return _find(
-            self.path, node, vrf, self.index + 1, f"expected it to pass {_named(node, vrf)} after {self.hop.name}"
+            self.path, node, vrf, self.index + 1, f"expected it to pass {place_name(node, vrf)} after {self.hop.name}"
         )
-
-
-def _named(node: str, vrf: str | None) -> str:
-    return f"{node} (VRF {vrf})" if vrf else node
 
 
 def _is(hop: Hop, node: str, vrf: str | None) -> bool:
@@ -65,12 +63,12 @@ class PathClaims:
 
     def passes(self: Path, node: str, vrf: str | None = None) -> Passage:  # type: ignore[misc]
         """That it passed a node (in a VRF)."""
-        return _find(self, node, vrf, 0, f"expected it to pass {_named(node, vrf)}")
+        return _find(self, node, vrf, 0, f"expected it to pass {place_name(node, vrf)}")
 
     def avoids(self: Path, node: str, vrf: str | None = None) -> None:  # type: ignore[misc]
         """That it did not pass a node (in a VRF)."""
         if any(_is(hop, node, vrf) for hop in self.hops):
-            _fail(self, f"expected it not to pass {_named(node, vrf)}")
+            _fail(self, f"expected it not to pass {place_name(node, vrf)}")
 
     def enters(self: Path, node: str, interface: str | None = None, vrf: str | None = None) -> Passage:  # type: ignore[misc]
         """That it came into a node, by this interface, from this VRF."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path as File
-from typing import Any
+from typing import Any, TypeVar
 
 from testbed import run
 from testbed.errors import TestbedError
 from testbed.runtime.base import Runtime
 from testbed.trace.map import Place
 
+Key = TypeVar("Key")
 Drops = Mapping[tuple[str, str], int]
 """(Interface, queueing discipline) → how many packets it dropped so far."""
 
@@ -58,4 +59,9 @@ def queue_drops(listed: Sequence[Mapping[str, Any]]) -> Drops:
 
 def more_drops(before: Drops, after: Drops) -> tuple[tuple[str, str, int], ...]:
     """(Interface, queueing discipline, number) of the drops that came in between."""
-    return tuple((*key, value - before.get(key, 0)) for key, value in after.items() if value > before.get(key, 0))
+    return tuple((*key, more) for key, more in risen(before, after).items())
+
+
+def risen(before: Mapping[Key, int], after: Mapping[Key, int]) -> dict[Key, int]:
+    """By how much counters are higher than before; the others are left out."""
+    return {key: value - before.get(key, 0) for key, value in after.items() if value > before.get(key, 0)}

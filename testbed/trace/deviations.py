@@ -14,7 +14,7 @@ from testbed.plan import MAIN_TABLE, Node, Plan
 from testbed.run import network_namespace
 from testbed.runtime.base import Runtime
 from testbed.trace.context import Fault
-from testbed.trace.map import Place
+from testbed.trace.map import Place, place_name
 from testbed.trace.rules import chains
 
 LEAST_MTU = 1280  # of a link with IPv6 (RFC 8200, section 5)
@@ -84,7 +84,7 @@ def _routes(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
         if (_network(route.to), str(route.table), route.via) not in known:
             table = f" in table {route.table}" if route.table != 254 else ""
             via = f" via {route.via}" if route.via else ""
-            text = f"{_named(node.name, vrf)} lacks its planned route {route.to}{via}{table}"
+            text = f"{place_name(node.name, vrf)} lacks its planned route {route.to}{via}{table}"
             yield Fault("route", node.name, vrf, text, route.to)
 
 
@@ -99,7 +99,9 @@ def _tunnels(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
         there &= {(known.get("dst", ""), known["mac"]) for known in stations}
         for peer in entry.tunnel.peers:
             if (peer.address, peer.mac) not in there:
-                text = f"{_named(node.name, vrf)}: {entry.name} lacks its planned peer {peer.address} (MAC {peer.mac})"
+                text = (
+                    f"{place_name(node.name, vrf)}: {entry.name} lacks its planned peer {peer.address} (MAC {peer.mac})"
+                )
                 yield Fault("tunnel", node.name, vrf, text)
 
 
@@ -115,7 +117,7 @@ def _rules(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
         for chain, number in wanted.items():
             if there[chain] < number:
                 what = f"chain {chain} has {there[chain]} rules, and {number} are planned"
-                yield Fault("rules", node.name, vrf, f"{_named(node.name, vrf)}: {what}")
+                yield Fault("rules", node.name, vrf, f"{place_name(node.name, vrf)}: {what}")
 
 
 def _counts(text: str) -> Counter[str]:
@@ -133,7 +135,7 @@ def _interfaces(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault
         link = there.get(planned.name)
         if link is None:
             continue
-        where = f"{_named(node.name, vrf)}: {planned.name}"
+        where = f"{place_name(node.name, vrf)}: {planned.name}"
         if planned.master and link.get("master", "") != planned.master:
             text = f"{where} is not a port of {planned.master}, as planned"
             yield Fault("port", node.name, vrf, text, interface=planned.name)
@@ -174,7 +176,7 @@ def _settings(runtime: Runtime, node: Node, vrf: str | None) -> Iterator[Fault]:
     found = _values(runtime, node.name, vrf, planned)
     for key, value in planned.items():
         if key in found and found[key].split() != value.split():
-            text = f"{_named(node.name, vrf)}: {key} is {found[key]}, and {value} is planned"
+            text = f"{place_name(node.name, vrf)}: {key} is {found[key]}, and {value} is planned"
             yield Fault("setting", node.name, vrf, text, interface=_interface_of(key))
 
 
@@ -192,7 +194,3 @@ def _interface_of(key: str) -> str:
     """The interface that a sysctl is about: "net/ipv4/conf/eth0/rp_filter"; empty: none, or all of them."""
     parts = key.split("/")
     return parts[3] if len(parts) > 4 and parts[2] in ("conf", "neigh") and parts[3] != "all" else ""
-
-
-def _named(node: str, vrf: str | None) -> str:
-    return f"{node} (VRF {vrf})" if vrf else node

@@ -11,8 +11,7 @@ from testbed.bpf import (
     IPPROTO_IPIP,
     IPPROTO_TCP,
     IPPROTO_UDP,
-    TUNNEL_PORT,
-    VXLAN_PORT,
+    VXLAN_PORTS,
     Field,
     Form,
     Instruction,
@@ -48,7 +47,7 @@ def _forms(kind: int, version: int, mark: int) -> Iterator[Form]:
         return
     yield _ARP
     yield Field(1, 0, 0x40, 0xF0), Field(1, 9, kind), _FRAGMENT
-    tunnels = [(ipv4(0, IPPROTO_IPIP), 20), (vxlan(VXLAN_PORT), 50), (vxlan(TUNNEL_PORT), 50)]
+    tunnels = [(ipv4(0, IPPROTO_IPIP), 20), *((vxlan(port), 50) for port in VXLAN_PORTS)]
     for outer, offset in (((), 0), *tunnels):
         for protocol in dict.fromkeys((IPPROTO_ICMP, kind)):
             for fields in _marks(protocol, offset + 20, mark):

@@ -13,6 +13,11 @@ Port = tuple[str, str]
 """A node and one of its interfaces."""
 
 
+def place_name(node: str, vrf: str | None) -> str:
+    """A place in words: "leaf1 (VRF sbi)"."""
+    return f"{node} (VRF {vrf})" if vrf else node
+
+
 @dataclass(frozen=True, slots=True)
 class Map:
     """What the walk knows of the lab.

@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
 
-from testbed.bpf import TUNNEL_PORT, VXLAN_PORT
+from testbed.bpf import VXLAN_PORTS
 from testbed.errors import CommandError, DeployError, TestbedError
 from testbed.plan import Protocol
 from testbed.runtime.base import Runtime
@@ -41,7 +41,7 @@ WATCH = "testbed-trace"
 """The table that is put into a namespace for as long as its rules are watched."""
 QUESTIONS = ("meta protocol arp", "icmpv6 type nd-neighbor-solicit")
 """What matches a question who has an address."""
-OUTER = (f"udp dport {{ {VXLAN_PORT}, {TUNNEL_PORT} }}", "ip protocol ipip")
+OUTER = (f"udp dport {{ {', '.join(map(str, VXLAN_PORTS))} }}", "ip protocol ipip")
 """What matches the packets of a tunnel."""
 
 

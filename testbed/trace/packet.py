@@ -18,8 +18,7 @@ from testbed.bpf import (
     IPPROTO_IPIP,
     IPPROTO_TCP,
     IPPROTO_UDP,
-    TUNNEL_PORT,
-    VXLAN_PORT,
+    VXLAN_PORTS,
 )
 
 ETH_P_ARP, ETH_P_IPV6, ETH_P_IPV4 = 0x0806, 0x86DD, 0x0800
@@ -226,7 +225,7 @@ def _tcp(packet: Packet, data: bytes, size: int) -> Packet:
 
 def _udp(packet: Packet, data: bytes, size: int) -> Packet:
     source, destination = struct.unpack_from("!HH", data)
-    tunnel = destination in (VXLAN_PORT, TUNNEL_PORT)
+    tunnel = destination in VXLAN_PORTS
     if tunnel and len(data) >= 16 + 14 + 20 and data[28:30] in (b"\x08\x00", b"\x86\xdd"):
         network = int.from_bytes(data[12:15], "big")
         carrier = replace(packet, ends=replace(packet.ends, source_port=source, destination_port=destination))

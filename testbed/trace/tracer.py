@@ -14,7 +14,7 @@ from testbed.trace.announced import withheld
 from testbed.trace.capture import Recording, capture
 from testbed.trace.case import Case
 from testbed.trace.context import Context, Fault
-from testbed.trace.counters import counters
+from testbed.trace.counters import counters, risen
 from testbed.trace.deviations import absent, deviations
 from testbed.trace.evidence import Cause, HopFacts, Scene
 from testbed.trace.forms import WINDOW, program
@@ -168,12 +168,4 @@ def places(plan: Plan, states: Mapping[str, NodeState]) -> list[Place]:
 def _risen(
     before: Mapping[Place, Mapping[str, int]], after: Mapping[Place, Mapping[str, int]]
 ) -> dict[Place, dict[str, int]]:
-    return {
-        place: {
-            name: value - before[place].get(name, 0)
-            for name, value in values.items()
-            if value > before[place].get(name, 0)
-        }
-        for place, values in after.items()
-        if place in before
-    }
+    return {place: risen(before[place], values) for place, values in after.items() if place in before}

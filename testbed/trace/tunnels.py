@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from testbed.bpf import TUNNEL_PORT, VXLAN_PORT
+from testbed.bpf import VXLAN_PORT, VXLAN_PORTS
 
 
 def far_end(tunnel: str, links: Sequence[Mapping[str, Any]]) -> str:
@@ -40,7 +40,7 @@ def _reasons(kind: str, words: Sequence[str], link: Mapping[str, Any]) -> Iterat
     if kind == "vxlan":
         if str(data.get("id", "")) != words[0] and not data.get("external"):
             yield f"has VNI {data.get('id')} on {name}, and the packet has VNI {words[0]}"
-        if int(data.get("port", VXLAN_PORT)) not in (VXLAN_PORT, TUNNEL_PORT):
+        if int(data.get("port", VXLAN_PORT)) not in VXLAN_PORTS:
             yield f"takes in VXLAN on port {data.get('port')} ({name}), and the packet came to another"
     elif data.get("remote", "any") not in ("any", words[0]):
         yield f"takes in {kind.upper()} from {data['remote']} alone ({name}), and the packet came from {words[0]}"

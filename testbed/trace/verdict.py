@@ -12,6 +12,7 @@ from dataclasses import replace
 from testbed.trace import astray, stopped, unanswered
 from testbed.trace.case import Case
 from testbed.trace.evidence import Cause
+from testbed.trace.map import place_name
 
 
 def explain(case: Case) -> Cause:
@@ -31,7 +32,7 @@ def _general(case: Case) -> Iterator[str]:
     scene = case.scene
     if scene is None:
         return
-    name = f"{scene.node} (VRF {scene.vrf})" if scene.vrf else scene.node
+    name = place_name(scene.node, scene.vrf)
     if scene.route:
         yield f"{name} routes the packet by {scene.route}" if not scene.route.error else f"{name}: {scene.route.error}"
     if scene.denied:

@@ -10,7 +10,7 @@ from itertools import groupby
 from testbed.bpf import IPPROTO_TCP
 from testbed.trace.claims import Claims, PathClaims
 from testbed.trace.journeys import Direction, Journey, Question, Sighting, Solicitation, journeys, solicitations
-from testbed.trace.map import Map, Port
+from testbed.trace.map import Map, Port, place_name
 from testbed.trace.packet import RST, SYN, Ends, Frame, Packet, words
 
 
@@ -67,7 +67,7 @@ class Hop:
     @property
     def name(self) -> str:
         """The hop in words: "leaf1 (VRF sbi)"."""
-        return f"{self.node} (VRF {self.vrf})" if self.vrf else self.node
+        return place_name(self.node, self.vrf)
 
 
 @dataclass(frozen=True)
