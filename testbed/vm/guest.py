@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,10 @@ from testbed.vm.exchange import GUEST, Request
 from testbed.vm.streams import Copy
 from testbed.wait import Deadline, until
 
-DOCKERD = "dockerd"
+DOCKERD, CONTAINERD = "dockerd", "containerd"
 DOCKER = Path("/run/testbed-docker")
 SOCKET = "/run/docker.sock"  # the usual place: programs find it without DOCKER_HOST
-START, END, LISTEN = 60.0, 10.0, 60.0  # seconds for the engine to start, to end, and for the host to read all output
+START, END, LISTEN = 120.0, 10.0, 60.0  # seconds for a daemon to start, to end, and for the host to read all output
 NOT_FOUND, NOT_EXECUTABLE, FAILED = 127, 126, 1  # the first two as a shell has it (POSIX, 2.8.2)
 
 
@@ -85,22 +86,48 @@ def _on_terminal(request: Request, environment: dict[str, str], size: tuple[int,
 
 @contextlib.contextmanager
 def _docker(environment: dict[str, str]) -> Iterator[str]:
-    """An engine of this machine's own, in memory, with the image that the host has sent; its address."""
+    """An engine of this machine's own, in memory, with the image that the host has sent; its address.
+
+    containerd is started before it: the one that dockerd starts itself is given up after 15 s, whatever the machine
+    (startupTimeout in libcontainerd/supervisor/remote_daemon.go of Moby).
+    """
     where = f"{engine.SCHEME}{SOCKET}"
     DOCKER.mkdir(parents=True)
-    log = DOCKER / "log"
-    argv = (
-        *(DOCKERD, "--data-root", str(DOCKER / "data"), "--exec-root", str(DOCKER / "exec")),
-        *("--pidfile", str(DOCKER / "pid"), "--host", where),
+    (DOCKER / "containerd.toml").write_text('version = 2\ndisabled_plugins = ["io.containerd.grpc.v1.cri"]\n')
+    path = {**run.ENVIRONMENT, "PATH": environment.get("PATH", "")}
+    containerd = (
+        *(CONTAINERD, "--config", str(DOCKER / "containerd.toml"), "--address", str(DOCKER / "containerd.sock")),
+        *("--root", str(DOCKER / "containerd"), "--state", str(DOCKER / "containerd-state")),
     )
-    with run.beside(argv, {**run.ENVIRONMENT, "PATH": environment.get("PATH", "")}, log=log, grace=END) as dockerd:
-        until(lambda: engine.answers(where) or dockerd.status is not None, Deadline(START))
-        if not engine.answers(where):
-            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
-            raise DeployError(f"the Docker engine did not start; its last words:\n{last}")
+    dockerd = (
+        *(DOCKERD, "--data-root", str(DOCKER / "data"), "--exec-root", str(DOCKER / "exec")),
+        *("--pidfile", str(DOCKER / "pid"), "--host", where, "--containerd", str(DOCKER / "containerd.sock")),
+    )
+    with (
+        _answering(containerd, path, lambda: _accepts(DOCKER / "containerd.sock")),
+        _answering(dockerd, path, lambda: engine.answers(where)),
+    ):
         if (GUEST / exchange.IMAGE).exists():
             _load(where)
         yield where
+
+
+@contextlib.contextmanager
+def _answering(argv: Sequence[str], environment: Mapping[str, str], answers: Callable[[], bool]) -> Iterator[None]:
+    """A daemon that answers, for the length of the block."""
+    log = DOCKER / f"{argv[0]}.log"
+    with run.beside(argv, environment, log=log, grace=END) as daemon:
+        until(lambda: answers() or daemon.status is not None, Deadline(START))
+        if not answers():
+            last = "\n".join(log.read_text(errors="replace").splitlines()[-5:])
+            raise DeployError(f"{argv[0]} did not start; its last words:\n{last}")
+        yield
+
+
+def _accepts(where: Path) -> bool:
+    """Whether somebody accepts connections at a socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
+        return sock.connect_ex(str(where)) == 0
 
 
 def _load(where: str) -> None:
