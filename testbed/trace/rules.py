@@ -184,6 +184,11 @@ def comment(listing: str, chain: str) -> str:
     return ""
 
 
+def came(events: Sequence[RuleEvent], ends: Ends) -> bool:
+    """Whether one of the packets had these addresses, before or after translation."""
+    return any(event.ends == (ends.source, ends.destination) for event in events)
+
+
 def denial(events: Sequence[RuleEvent], addresses: Collection[str] = ()) -> RuleEvent | None:
     """The event that ended a packet's life.
 

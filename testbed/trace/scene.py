@@ -15,14 +15,16 @@ from testbed.trace.neighbours import known, next_hop
 from testbed.trace.netfilter import OUTER, QUESTIONS, matches_of, rule_text, watched_rules
 from testbed.trace.packet import Ends
 from testbed.trace.routing import Decision
-from testbed.trace.rules import RuleEvent, denial, dnat_target, marks
+from testbed.trace.rules import RuleEvent, came, denial, dnat_target, marks
 from testbed.trace.sockets import waiting
 from testbed.trace.tunnels import far_end
 from testbed.trace.walk import Hop, Path, Walk
+from testbed.wait import Deadline
 
 Again = Callable[[int, float], object]
 """Asks the flow once more, with a mark, and waits for an answer at least so many seconds."""
 QUESTION = 1.2  # seconds: a next hop that does not answer is asked once a second (RETRANS_TIMER of RFC 4861; arp(7))
+TRIES, SAME_WAY = 8, 8.0  # at most, and seconds: of two ways each is taken by one of 8 packets but once in 256 times
 SETTINGS = ("rp_filter", "forwarding")
 TELLING = {
     "TcpExt.IPReversePathFilter",
@@ -63,7 +65,7 @@ def look(
     node, vrf = hop.place
     matches = (*matches_of(protocol, mark), *(OUTER if hop.tunnels_in or hop.tunnels_out else ()))
     drops = _drops(inquiry, hop.place)
-    events = _rules(inquiry, hop.place, matches, lambda: again(mark, 0), hop.interface_in)
+    events = _rules_there(inquiry, path, matches, lambda: again(mark, 0))
     target = None
     if hop.left is None and path.direction == "request":
         target = dnat_target(inquiry.listing(hop.place), [event.chain for event in events])
@@ -198,6 +200,32 @@ def _rules(
     except (TestbedError, OSError):
         return []
     return events
+
+
+def _rules_there(inquiry: Inquiry, path: Path, matches: Sequence[str], again: Callable[[], object]) -> list[RuleEvent]:
+    """What the rules at a path's last hop decide about a packet that comes there as the path's did.
+
+    Where a router has several next hops, another packet may go another way, and cannot be told not to: while it stays
+    on one machine, Linux chooses by a random number of the socket that sent it (fib_multipath_hash in
+    net/ipv4/route.c takes skb->hash; sk_set_txhash). So it is asked until one comes.
+    """
+    hop, deadline = path.last, Deadline(SAME_WAY)
+    events = _rules(inquiry, hop.place, matches, again, hop.interface_in)
+    if hop.arrived is None or came(events, hop.arrived) or not _split(inquiry, path):
+        return events
+    for _ in range(TRIES):
+        other = _rules(inquiry, hop.place, matches, again, hop.interface_in)
+        if came(other, hop.arrived):
+            return other
+        if deadline.passed:
+            break
+    return events
+
+
+def _split(inquiry: Inquiry, path: Path) -> bool:
+    """Whether a hop before the last has several next hops for the packet."""
+    routers = (hop for hop in path.hops[:-1] if "bridged" not in hop.changes)
+    return any(len(inquiry.routed(path, hop).ways) > 1 for hop in routers)
 
 
 def _words(route: dict[str, object] | None, rule: str) -> str:
