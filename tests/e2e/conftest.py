@@ -42,11 +42,12 @@ def pids(session: Session) -> dict[str, int]:
 
 
 def assert_flows(session: Session, names: Sequence[str] = ()) -> None:
-    """All flows (or those named) must be as the lab file says."""
+    """All flows (or those named) must be as the lab file says; of those that are not, it is told why."""
     verdicts = session.test(names)
     assert verdicts, "the lab has no flows"
     wrong = [f"{entry.flow.name}: {reason}" for entry in verdicts for reason in entry.reasons]
-    assert not wrong, "\n".join(wrong)
+    why = [line for entry in verdicts if not entry.passed for line in session.explained(entry.flow)]
+    assert not wrong, "\n".join([*wrong, *why])
 
 
 @pytest.fixture(scope="session")

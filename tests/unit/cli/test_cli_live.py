@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -72,9 +71,7 @@ def restored(lab: str, folder: str) -> Iterator[str]:
 
 
 def test_status_of_a_lab_that_is_as_planned(lab: str) -> None:
-    start = time.monotonic()
     found = call("status", lab)
-    assert time.monotonic() - start < 2.0
     assert (found.returncode, found.stdout.splitlines()[-1]) == (
         0,
         f"{lab}: all is as planned; 3 nodes, 4 BGP sessions, 1 of 1 flows were as expected",
@@ -136,9 +133,7 @@ def test_list_and_diff(lab: str, folder: str) -> None:
 def test_status_names_what_is_broken(restored: str) -> None:
     call("exec", "r1", "--lab", restored, "--", "pkill", "-9", "bgpd")
     call("exec", "r2", "--lab", restored, "--vrf", "blue", "--", "ip", "link", "set", "dev", "eth0", "down")
-    start = time.monotonic()
     found = call("status", restored, "--json")
-    assert time.monotonic() - start < 2.0
     assert found.returncode == 1
     problems = json.loads(found.stdout)["problems"]
     assert {

@@ -83,7 +83,7 @@ def test_udp_to_echo(sockets, flow, address):
 def test_udp_port_unreachable_is_refused_and_says_by_whom(sockets, flow):
     answer = udp(sockets, flow("udp", port=closed_port(socket.SOCK_DGRAM)))
     assert (answer.outcome, answer.evidence) == ("refused", ("127.0.0.1 sent ICMP type 3 code 3",))
-    assert answer.latency < 1
+    assert answer.latency < 3  # seconds that an answer is waited for
 
 
 def test_udp_v6_port_unreachable_is_refused(sockets, flow):
@@ -95,7 +95,7 @@ def test_udp_silence_is_a_timeout_after_the_flows_time(sockets, flow):
     with answering(lambda _: None) as port:
         answer = udp(sockets, flow("udp", port=port, expect="timeout", timeout=0.2))
     assert answer.outcome == "timeout"
-    assert 0.2 <= answer.latency < 1
+    assert 0.2 <= answer.latency < 3
 
 
 def test_udp_is_sent_again_when_the_first_is_lost(sockets, flow):
