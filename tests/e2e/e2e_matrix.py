@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -59,6 +60,25 @@ def changing(lab: str, topic: str, runtime: str = "") -> Iterator[Changing]:
             yield Changing(session, Variants(lab))
         finally:
             session.down()
+
+
+@contextlib.contextmanager
+def several(lab: str, topics: Mapping[str, str], runtime: str = "") -> Iterator[dict[str, Changing]]:
+    """A lab for each value of an axis, to be changed side by side: the machine that has what a lab needs may be an
+    emulated one, where most of the time is spent waiting.
+
+    Args:
+        topics: value → what its lab is called after.
+    """
+    with contextlib.ExitStack() as stack:
+        yield {value: stack.enter_context(changing(lab, topic, runtime)) for value, topic in topics.items()}
+
+
+def side_by_side(labs: Mapping[str, Changing], axis: str, **values: str) -> list[CellResult]:
+    """What is found in the cells with these values, those of each value of the axis in its own lab."""
+    with ThreadPoolExecutor(len(labs)) as pool:
+        found = pool.map(lambda value: labs[value].run(**values, **{axis: value}), labs)
+        return [cell for cells in found for cell in cells]
 
 
 @contextlib.contextmanager

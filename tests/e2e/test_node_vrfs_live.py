@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 from conftest import LABS
@@ -18,12 +16,13 @@ from e2e_matrix import (
     Changing,
     blackholed,
     capture,
-    changing,
     checking,
     concerning_the_client,
+    several,
+    side_by_side,
 )
 
-from testbed.report.matrix import CellResult, wrong
+from testbed.report.matrix import wrong
 
 pytestmark = [pytest.mark.live, pytest.mark.testbed_needs("netns", "vrf")]
 
@@ -34,10 +33,9 @@ needs_ipvs = pytest.mark.testbed_needs("ipvs", "ipset", "dummy")
 
 @pytest.fixture(scope="module")
 def labs() -> Iterator[dict[str, Changing]]:
-    """A lab for each mode of kube-proxy, to be changed side by side: the machine that has VRF devices may be an
-    emulated one, where much of the time is spent waiting."""
-    with ExitStack() as stack:
-        yield {mode: stack.enter_context(changing(LAB, f"node-vrfs-{mode}")) for mode in MODES}
+    """A lab for each mode of kube-proxy."""
+    with several(LAB, {mode: f"node-vrfs-{mode}" for mode in MODES}) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +45,7 @@ def lab(labs) -> Changing:
 
 @needs_ipvs
 def test_every_cell(labs):
-    def third(mode: str) -> list[CellResult]:
-        return labs[mode].run(kubeProxyMode=mode)
-
-    with ThreadPoolExecutor(len(labs)) as pool:
-        results = [cell for found in pool.map(third, labs) for cell in found]
+    results = side_by_side(labs, "kubeProxyMode")
     assert len(results) == len(MODES) * 3 * 7
     assert [cell.not_run for cell in results if cell.not_run] == []
     assert all(len(cell.verdicts) == 2 for cell in results)

@@ -8,8 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 
 import pytest
 from conftest import LABS
@@ -24,6 +22,8 @@ from e2e_matrix import (
     changing,
     checking,
     concerning_the_client,
+    several,
+    side_by_side,
 )
 
 from testbed.plan import MAIN_TABLE, Node
@@ -46,13 +46,9 @@ def lab(request) -> Iterator[Changing]:
 
 @pytest.fixture(scope="module")
 def ipvs() -> Iterator[dict[str, Changing]]:
-    """A lab for each policy, to be changed side by side: for the mode that not every kernel has a machine is emulated,
-    where most of the time is spent waiting."""
-    with ExitStack() as stack:
-        yield {
-            policy: stack.enter_context(changing(LAB, f"ipvs-{policy.lower()}", "netns"))
-            for policy in ("Cluster", "Local")
-        }
+    """A lab for each policy."""
+    with several(LAB, {policy: f"ipvs-{policy.lower()}" for policy in ("Cluster", "Local")}, "netns") as found:
+        yield found
 
 
 @pytest.fixture(scope="module", params=RUNTIMES)
@@ -71,11 +67,7 @@ def test_every_cell(lab, mode, request):
 
 @pytest.mark.testbed_needs("ipvs", "ipset", "dummy")
 def test_every_cell_of_mode_ipvs(ipvs, request):
-    def half(policy: str) -> list[CellResult]:
-        return ipvs[policy].run(kubeProxyMode="ipvs", externalTrafficPolicy=policy)
-
-    with ThreadPoolExecutor(len(ipvs)) as pool:
-        assert_every_cell([cell for found in pool.map(half, ipvs) for cell in found], request.config)
+    assert_every_cell(side_by_side(ipvs, "externalTrafficPolicy", kubeProxyMode="ipvs"), request.config)
 
 
 def assert_every_cell(results: list[CellResult], config: pytest.Config) -> None:

@@ -14,14 +14,21 @@ from testbed.model.matrix import Matrix
 
 Table = dict[tuple[str, str], str]
 """(first column, heading) → cell."""
+Rows = dict[str, tuple[str, ...]]
+"""First column → the values of the axes that it stands for."""
 
-ROWS = {
+ROWS: Rows = {
     "Cluster, pod on n1": ("Cluster", "pod-n1"),
     "Cluster, pod on n2": ("Cluster", "pod-n2"),
     "Cluster, hostNetwork on n1": ("Cluster", "host-n1"),
     "Local, pod on n1": ("Local", "pod-n1"),
     "Local, pod on n2": ("Local", "pod-n2"),
     "Local, hostNetwork on n1": ("Local", "host-n1"),
+}
+NODE_VRFS_ROWS: Rows = {
+    "pod on n1": ("pod-n1",),
+    "pod on n2": ("pod-n2",),
+    "hostNetwork on n1": ("host-n1",),
 }
 ADDRESSES = {"vrf1": "n1 eth0", "vrf2": "n1 eth1"}
 
@@ -60,33 +67,28 @@ def outcome(matrix: Matrix, cell: Cell) -> str:
 
 
 @pytest.mark.parametrize(("table", "modes"), [(0, ("iptables", "nftables")), (1, ("ipvs",))])
-def test_vrf_return_path(table: int, modes: tuple[str, ...]) -> None:
-    matrix = Variants(str(labs_folder() / "vrf-return-path")).matrix
-    known = tables("vrf-return-path")[table]
+@pytest.mark.parametrize(
+    ("lab", "rows", "axes", "size"),
+    [
+        pytest.param("vrf-return-path", ROWS, ("externalTrafficPolicy", "backend"), 42, id="vrf-return-path"),
+        pytest.param("node-vrfs", NODE_VRFS_ROWS, ("backend",), 21, id="node-vrfs"),
+    ],
+)
+def test_tables_by_mode_of_kube_proxy(
+    lab: str, rows: Rows, axes: tuple[str, ...], size: int, table: int, modes: tuple[str, ...]
+) -> None:
+    matrix = Variants(str(labs_folder() / lab)).matrix
+    known = tables(lab)[table]
+    names = {key: text for text, key in rows.items()}
     compared = 0
     for cell in cells(matrix):
         values = dict(cell.values)
         if values["kubeProxyMode"] not in modes:
             continue
-        row = next(text for text, key in ROWS.items() if key == (values["externalTrafficPolicy"], values["backend"]))
+        row = names[tuple(values[axis] for axis in axes)]
         assert known[row, values["returnPath"]] == outcome(matrix, cell), cell.name
         compared += 1
-    assert compared == len(known) * len(modes) == 42 * len(modes)
-
-
-@pytest.mark.parametrize(("table", "modes"), [(0, ("iptables", "nftables")), (1, ("ipvs",))])
-def test_node_vrfs(table: int, modes: tuple[str, ...]) -> None:
-    matrix = Variants(str(labs_folder() / "node-vrfs")).matrix
-    known = tables("node-vrfs")[table]
-    rows = {"pod-n1": "pod on n1", "pod-n2": "pod on n2", "host-n1": "hostNetwork on n1"}
-    compared = 0
-    for cell in cells(matrix):
-        values = dict(cell.values)
-        if values["kubeProxyMode"] not in modes:
-            continue
-        assert known[rows[values["backend"]], values["returnPath"]] == outcome(matrix, cell), cell.name
-        compared += 1
-    assert compared == len(known) * len(modes) == 21 * len(modes)
+    assert compared == len(known) * len(modes) == size * len(modes)
 
 
 @pytest.mark.parametrize("table", [0, 1], ids=["English", "Chinese"])
